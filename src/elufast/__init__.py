@@ -1,0 +1,43 @@
+"""elufast: ELU, SELU and CELU for NumPy arrays, fast and accurate to the last place.
+
+>>> import numpy as np
+>>> import elufast
+>>> elufast.elu(np.array([-1.0, 0.0, 2.0]))
+array([-0.63212056,  0.        ,  2.        ])
+"""
+
+from elufast._api import get_num_threads, runtime_info, set_num_threads, show_runtime
+from elufast._entry import (
+    celu,
+    celu_,
+    celu_backward,
+    elu,
+    elu_,
+    elu_backward,
+    selu,
+    selu_,
+    selu_backward,
+)
+
+__version__ = "0.1.0"
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "celu",
+    "celu_",
+    "celu_backward",
+    "elu",
+    "elu_",
+    "elu_backward",
+    "get_num_threads",
+    "runtime_info",
+    "selu",
+    "selu_",
+    "selu_backward",
+    "set_num_threads",
+    "show_runtime",
+]

@@ -1,0 +1,269 @@
+"""What is unusual about the arguments of a call: the only file that knows arrays.
+
+`call` validates, converts and allocates, and hands arrays that all fit to `_entry.evaluate`. Every
+error is raised before the first element is written.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import os
+from typing import Any, NoReturn
+
+import numpy as np
+
+from elufast import _dispatch, _entry, _runtime
+
+_FAMILIES = ("elu", "selu", "celu")
+_SUPPORTED = (np.float32, np.float64)
+_MAX_THREADS = 1024
+
+
+def _refuse_dtype(name: str, argument: str, dtype: np.dtype[Any]) -> NoReturn:
+    hint = (
+        f"elufast.{name}({argument}.real) and ({argument}.imag) apart, or a float dtype"
+        if dtype.kind == "c"
+        else f"{argument}.astype(np.float32) or {argument}.astype(np.float64)"
+    )
+    raise TypeError(
+        f"{name}: {argument} has dtype {dtype}; supported are float32 and float64: pass {hint}"
+    )
+
+
+def _as_array(name: str, argument: str, value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        array = np.from_dlpack(value)
+    else:
+        array = np.asarray(value)
+    if array.dtype.newbyteorder("=") not in _SUPPORTED:
+        _refuse_dtype(name, argument, array.dtype)
+    return array
+
+
+def _same(name: str, a: str, x: np.ndarray[Any, Any], b: str, y: np.ndarray[Any, Any]) -> None:
+    """Raise unless x and y have one dtype, byte order apart, and one shape."""
+    if x.dtype.newbyteorder("=") != y.dtype.newbyteorder("="):
+        raise TypeError(
+            f"{name}: {a} has dtype {x.dtype} and {b} has dtype {y.dtype}; they must be the same: "
+            f"nothing is cast, so pass {b}.astype({a}.dtype) or a matching array"
+        )
+    if x.shape != y.shape:
+        raise ValueError(
+            f"{name}: {a} has shape {x.shape} and {b} has shape {y.shape}; they must be the same: "
+            f"nothing is broadcast, so pass np.broadcast_to or np.empty_like({a})"
+        )
+
+
+def _alpha(name: str, value: Any, *, nonzero: bool, positive: bool) -> float:
+    if not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name}: alpha must be a finite real number, got {value!r:.80} of type "
+            f"{type(value).__name__}; pass float(alpha)"
+        )
+    try:
+        alpha = float(value)
+    except OverflowError:
+        alpha = math.inf
+    if not math.isfinite(alpha):
+        raise ValueError(f"{name}: alpha must be finite, got {value!r:.80}; pass a finite number")
+    if nonzero and alpha == 0:
+        raise ValueError(f"{name}: alpha must not be 0, got {value!r}; CELU divides x by alpha")
+    if positive and alpha <= 0:
+        raise ValueError(
+            f"{name}: from_output=True needs alpha > 0, got {value!r}: otherwise the output does "
+            f"not tell the sign of x; pass the input instead of the output"
+        )
+    return alpha
+
+
+def _num_threads(name: str, value: Any) -> int:
+    """The number asked for, 0 if none was."""
+    if value is None:
+        return 0
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}: num_threads must be an int of at least 1 or None, got {value!r:.80} of type "
+            f"{type(value).__name__}; pass int(num_threads)"
+        ) from None
+    if count < 1:
+        raise ValueError(
+            f"{name}: num_threads must be at least 1, got {count}; pass None to use as many as the "
+            f"work repays"
+        )
+    return min(count, _MAX_THREADS)
+
+
+def _identical(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.strides == b.strides
+        and a.dtype == b.dtype
+    )
+
+
+def _clear_of(a: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`a`, or a copy of it where writing `out` could change elements not yet read."""
+    return a.copy("K") if np.may_share_memory(a, out) and not _identical(a, out) else a
+
+
+def call(
+    family: int,
+    inplace: bool,
+    backward: bool,
+    x: Any,
+    grad: Any,
+    alpha: Any,
+    from_output: Any,
+    out: Any,
+    num_threads: Any,
+) -> Any:
+    """Everything that `_entry` does not take itself; its arguments, unchecked."""
+    name = _FAMILIES[family] + ("_" if inplace else "_backward" if backward else "")
+    if not isinstance(from_output, bool | np.bool_):
+        raise TypeError(
+            f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True if the second "
+            f"argument is the forward result"
+        )
+    number = _alpha(name, alpha, nonzero=name.startswith("celu"), positive=bool(from_output))
+    threads = _num_threads(name, num_threads)
+    if inplace and not isinstance(x, np.ndarray):
+        raise TypeError(
+            f"{name}: works in place, so x must be a numpy.ndarray, got {type(x).__name__}; "
+            f"use {name[:-1]}(x), which returns a new array"
+        )
+    second = "y" if from_output else "x"
+    array = _as_array(name, second, x)
+    gradient = array
+    if backward:
+        gradient = _as_array(name, "grad", grad)
+        _same(name, "grad", gradient, second, array)
+    if out is None:
+        result = np.empty_like(array, dtype=array.dtype.newbyteorder("="), subok=False)
+    else:
+        label = "x" if inplace else "out"
+        if not isinstance(out, np.ndarray):
+            raise TypeError(
+                f"{name}: out must be a numpy.ndarray, got {type(out).__name__}; allocate it with "
+                f"np.empty_like({second})"
+            )
+        result = out
+        if not inplace:
+            if result.dtype.newbyteorder("=") not in _SUPPORTED:
+                _refuse_dtype(name, "out", result.dtype)
+            _same(name, second, array, "out", result)
+        if not result.flags.writeable:
+            raise ValueError(
+                f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()"
+            )
+        shared = gradient is array
+        array = _clear_of(array, result)
+        gradient = array if shared else _clear_of(gradient, result)
+    _entry.evaluate(
+        family, backward, bool(from_output), array, gradient, number, result, threads
+    )
+    if out is not None:
+        return out
+    if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
+        return x.__array_wrap__(result)
+    return result[()] if result.ndim == 0 else result
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Set how many threads a call may use where its ``num_threads`` is None.
+
+    Parameters
+    ----------
+    num_threads : int
+        At least 1. Each call uses as many of them as its work repays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``num_threads`` is not an int of at least 1.
+
+    Examples
+    --------
+    >>> before = elufast.get_num_threads()
+    >>> elufast.set_num_threads(1)
+    >>> elufast.get_num_threads()
+    1
+    >>> elufast.set_num_threads(before)
+    """
+    if num_threads is None:
+        raise TypeError("set_num_threads: num_threads must be an int of at least 1, got None")
+    _entry.limit_threads(_num_threads("set_num_threads", num_threads))
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call may use where its ``num_threads`` is None.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` set; at first OMP_NUM_THREADS, or the CPUs that the affinity mask and
+        the cgroup quota leave to this process. Less where threadpoolctl limits OpenMP; 1 in a build
+        without OpenMP.
+
+    Examples
+    --------
+    >>> elufast.get_num_threads() >= 1
+    True
+    """
+    return int(_entry.thread_limit())
+
+
+def runtime_info() -> dict[str, Any]:
+    """Return what was built and what was chosen at import.
+
+    Returns
+    -------
+    dict
+        ``version``, ``numpy``, ``level`` (the instruction-set level in use), ``levels`` (those that
+        this build has and this CPU can run, best first), ``architecture``, ``compiler``, ``openmp``
+        (bool), ``num_threads``, ``cpus``, ``cache_bytes`` (last-level cache, in bytes; 0 if unknown).
+
+    Examples
+    --------
+    >>> info = elufast.runtime_info()
+    >>> info["level"] in info["levels"]
+    True
+    """
+    from elufast import __version__
+
+    return {
+        "version": __version__,
+        "numpy": np.__version__,
+        "level": _dispatch.level,
+        "levels": _dispatch.built_levels(),
+        "architecture": _runtime.architecture(),
+        "compiler": _runtime.compiler(),
+        "openmp": bool(_runtime.openmp()),
+        "num_threads": get_num_threads(),
+        "cpus": _runtime.cpus(),
+        "cache_bytes": _runtime.cache_bytes(),
+    }
+
+
+def show_runtime() -> None:
+    """Print `runtime_info`, one fact a line: what to put into a bug report."""
+    info = runtime_info()
+    width = max(map(len, info))
+    for key, value in info.items():
+        shown = ", ".join(value) if isinstance(value, tuple) else value
+        print(f"{key:<{width}}  {shown}")
+
+
+def _default_num_threads() -> int:
+    if not _runtime.openmp():
+        return 1
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(int(first), _MAX_THREADS) if first.isdecimal() and int(first) else _runtime.cpus()
+
+
+_entry.bind(_dispatch.loops, _runtime.cache_bytes(), _default_num_threads(), call)

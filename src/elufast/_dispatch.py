@@ -1,0 +1,61 @@
+"""Picks the loops module for this CPU at import. The only file that knows instruction-set levels."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from elufast import _runtime
+
+
+def _load(level: str) -> ModuleType:
+    # Literal imports: tools that freeze a program find them.
+    if level == "v4":
+        from elufast import _loops_v4
+
+        return _loops_v4
+    if level == "v3":
+        from elufast import _loops_v3
+
+        return _loops_v3
+    from elufast import _loops_base
+
+    return _loops_base
+
+
+def built_levels() -> tuple[str, ...]:
+    """Levels that this build has and this CPU can run, best first."""
+    levels = []
+    for level in _runtime.cpu_levels():
+        try:
+            _load(level)
+        except ModuleNotFoundError:
+            continue
+        levels.append(level)
+    return tuple(levels)
+
+
+def choose(asked: str | None) -> tuple[str, ModuleType]:
+    """The level to use and its loops: the best one, or the one that `asked` names.
+
+    Raises
+    ------
+    ImportError
+        If this CPU or this build lacks the level asked for.
+    """
+    levels = built_levels() if asked else _runtime.cpu_levels()
+    if asked and asked not in levels:
+        raise ImportError(
+            f"ELUFAST_ISA={asked!r}: this CPU and this build of elufast have "
+            f"{', '.join(levels)}; set one of these or unset ELUFAST_ISA"
+        )
+    for level in [asked] if asked else levels:
+        try:
+            return level, _load(level)
+        except ModuleNotFoundError as error:
+            if level == "base":
+                raise ImportError(f"elufast was not built: {error}") from error
+    raise AssertionError("base comes last")
+
+
+level, loops = choose(os.environ.get("ELUFAST_ISA"))

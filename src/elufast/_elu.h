@@ -1,0 +1,448 @@
+/* The element functions: ELU, SELU and CELU, their derivatives times a gradient, for float and double.
+ *
+ * All are branch-free `static inline` C11 that a compiler vectorizes when a loop calls them; NaN, infinities and
+ * zeros are repaired by one select at the end instead of being handled. Writing A for scale * alpha:
+ *
+ *     forward   x < 0:  A * expm1(x)         else  scale * x      (CELU: A = alpha, and x / alpha inside expm1)
+ *     backward  x > 0:  grad * scale         else  grad * A * exp(x)
+ *
+ * Every function reduces x = n ln2 + r, |r| <= ln2 / 2, and evaluates expm1(r) = r + r^2 q(r). The polynomials and
+ * constants are printed by tools/coefficients.py, the bounds by `make exhaustive` (float) and `make accuracy`.
+ *
+ * float    alpha = 1, with FMA: in float.  Everything else: in double, rounded once at the end.
+ * double   the leading terms are carried as an unevaluated sum hi + lo up to the last rounding.
+ *
+ * With hardware FMA all instruction sets give the same bits; without it the products that need their low part are
+ * split by masking, and the results differ within the same bounds. Compile with -ffp-contract=off, never -ffast-math.
+ */
+#ifndef ELUFAST_ELU_H
+#define ELUFAST_ELU_H
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__FMA__) || defined(__aarch64__) || defined(_M_ARM64)
+#define ELU_FMA 1
+#else
+#define ELU_FMA 0 /* fma() would be a library call */
+#endif
+
+/* The three scalars, each as hi + lo. */
+typedef struct {
+    double a_hi, a_lo;     /* A = scale * alpha */
+    double s_hi, s_lo;     /* scale; s_lo >= 0, so that an infinite x stays one in s_hi x + s_lo x */
+    double inv_hi, inv_lo; /* 1 / alpha for CELU, else 1 */
+    double low;            /* CELU clamps x here: beyond it every result is saturated, or overflows (alpha < 0) */
+    double slope;          /* f'(0) from below: A, for CELU 1 */
+} elu_params_t;
+
+/* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717, scale = 1.0507009873554804934193349852946 */
+static const elu_params_t ELU_SELU_PARAMS = {
+    .a_hi = 0x1.c212cc640f031p+0,
+    .a_lo = 0x1.05161b045a1f1p-56,
+    .s_hi = 0x1.0cfabd6a91132p+0,
+    .s_lo = 0x1.6fc7d272f2696p-55,
+    .inv_hi = 1,
+    .slope = 0x1.c212cc640f031p+0,
+};
+
+static inline float elu_f32(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+static inline uint32_t elu_u32(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+static inline double elu_f64(uint64_t u) {
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+static inline uint64_t elu_u64(double x) {
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+/* a * b + c, fused where the hardware does so; only where either rounding is good enough. */
+static inline double elu_mad(double a, double b, double c) {
+#if ELU_FMA
+    return fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* max(x, low), NaN kept: one instruction on x86-64 in this order of operands. */
+static inline double elu_clamp(double x, double low) { return low > x ? low : x; }
+
+/* The low 27 bits off: the product of two such numbers is exact. */
+static inline double elu_head(double x) { return elu_f64(elu_u64(x) & ~(uint64_t)0x7ffffff); }
+
+/* Adding ROUND rounds to an integer n and leaves n + exponent bias in the low bits: shifted, they are 2^n.
+ * 2^n is right for n of a normal number, 0 for the one below. */
+#define ELU_ROUND32 (0x1.8p23f + 127)
+#define ELU_ROUND64 (0x1.8p52 + 1023)
+static inline double elu_exp2(double t) { return elu_f64(elu_u64(t) << 52); }
+
+#define ELU_LOG2E 0x1.71547652b82fep+0
+#define ELU_LN2 0x1.62e42fefa39efp-1
+
+/* ---------------------------------------------------------------------------------------------------- float
+ *
+ * In double, rounded once: at most 0.501 ulp. Any alpha, any inner scale, no FMA needed; two thirds slower. */
+
+/* expm1(r), |r| <= 0.3466, degree 7, relative error 2^-31.9 */
+static inline double elu_poly_d(double r) {
+    double q = 0x1.a032c3f6bb75dp-13;
+    q = elu_mad(q, r, 0x1.6d72592ccec4ep-10);
+    q = elu_mad(q, r, 0x1.111189ac1f975p-7);
+    q = elu_mad(q, r, 0x1.5554b0d2b18ap-5);
+    q = elu_mad(q, r, 0x1.555554ef3851p-3);
+    q = elu_mad(q, r, 0x1.000000260f898p-1);
+    return elu_mad(r * r, q, r);
+}
+
+static inline float elu_forward_any_f32(float x, elu_params_t s) {
+    double d = x, z = elu_clamp(d * s.inv_hi, -40);
+    z = z > 700 ? 700 : z; /* CELU with alpha < 0 grows; at 700 every float result has overflowed */
+    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t);
+    double y = s.a_hi * elu_mad(k, elu_poly_d(elu_mad(n, -ELU_LN2, z)), k - 1);
+    return (float)(d < 0 ? y : d * s.s_hi);
+}
+
+static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
+    double d = x, g = grad, z = elu_clamp(d * s.inv_hi, -700);
+    z = z > 700 ? 700 : z;
+    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t);
+    double y = g * s.slope * elu_mad(k, elu_poly_d(elu_mad(n, -ELU_LN2, z)), k);
+    return (float)(d > 0 ? g * s.s_hi : y);
+}
+
+#if ELU_FMA
+
+#define ELU_LOG2E_F 0x1.715476p+0f
+#define ELU_LN2_F 0x1.62e430p-1f
+#define ELU_LN2_LO_F -0x1.05c610p-29f
+
+/* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 6 in all, relative error 2^-26.1; where the result's ulp is
+ * largest relative to it the error is 0.11 * 2^-24 */
+static inline float elu_poly_f(float r) {
+    float q = 0x1.6b73aap-10f;
+    q = fmaf(q, r, 0x1.1227aap-7f);
+    q = fmaf(q, r, 0x1.555716p-5f);
+    q = fmaf(q, r, 0x1.5554bp-3f);
+    return fmaf(q, r, 0x1.fffffep-2f);
+}
+
+/* As an unsigned minimum of bit patterns the clamp costs one instruction; x >= 0 and NaN are selected away later. */
+static inline float elu_clamp_bits(float x, float low) {
+    return elu_f32(elu_u32(x) < elu_u32(low) ? elu_u32(x) : elu_u32(low));
+}
+
+/* At -18 expm1 has rounded to -1. One constant is enough for n ln2: its error n * 1.9e-9 meets the factor 2^n. */
+static inline float elu_forward_unit_f32(float x, elu_params_t s) {
+    (void)s;
+    float z = elu_clamp_bits(x, -18);
+    float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_F, z), k = elu_f32(elu_u32(t) << 23);
+    float y = fmaf(k, fmaf(r * r, elu_poly_f(r), r), k - 1);
+    return x < 0 ? y : x;
+}
+
+/* A * expm1(x): k r + (k - 1) is split into hi + lo without error, so that only small terms are rounded before the
+ * last operation. */
+static inline float elu_scaled_expm1_f(float x, elu_params_t s) {
+    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
+    float z = elu_clamp_bits(x, -20);
+    float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_F, z), k = elu_f32(elu_u32(t) << 23), m = k - 1;
+    float kr = k * r, hi = kr + m, lo = fmaf(kr * r, elu_poly_f(r), kr + (m - hi));
+    return fmaf(a, hi, fmaf(a, lo, a_lo * hi));
+}
+
+static inline float elu_forward_alpha_f32(float x, elu_params_t s) {
+    float y = elu_scaled_expm1_f(x, s);
+    return x < 0 ? y : x;
+}
+
+static inline float elu_forward_selu_f32(float x, elu_params_t s) {
+    float b = (float)s.s_hi, y = elu_scaled_expm1_f(x, s);
+    b = b > s.s_hi ? b - FLT_EPSILON : b;
+    float up = fmaf(b, x, (float)(s.s_hi - b) * x);
+    return x < 0 ? y : up;
+}
+
+/* exp(x) = 2^n (hi + lo) with 2^n = k1 k1 k2, so that results down to the subnormals, and grads up to infinity, need
+ * no case of their own; k1 = 0 from the clamp on. hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad
+ * times hi and lo then stays infinite. */
+typedef struct {
+    float hi, lo, k1, k2;
+} elu_exp_f_t;
+
+static inline elu_exp_f_t elu_exp_f(float x) {
+    elu_exp_f_t e;
+    float z = -264.f > x ? -264.f : x;
+    float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, z));
+    float t1 = fmaf(n, 0x1.555556p-2f, ELU_ROUND32), n1 = t1 - ELU_ROUND32;
+    e.k1 = elu_f32(elu_u32(t1) << 23);
+    e.k2 = elu_f32(elu_u32(fmaf(n1, -2, t)) << 23);
+    e.hi = (1 - 0x1p-20f) + r;
+    e.lo = fmaf(r * r, elu_poly_f(r), r - (e.hi - 1));
+    return e;
+}
+
+static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
+    (void)s;
+    elu_exp_f_t e = elu_exp_f(x);
+    float u = grad * e.k1, y = fmaf(u, e.hi, u * e.lo) * e.k1 * e.k2;
+    return x > 0 ? grad : y;
+}
+
+static inline float elu_grad_scaled_exp_f(float grad, float x, elu_params_t s) {
+    elu_exp_f_t e = elu_exp_f(x);
+    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
+    float hi = a * e.hi, lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
+    float u = grad * e.k1;
+    return fmaf(u, hi, u * lo) * e.k1 * e.k2;
+}
+
+static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
+    float y = elu_grad_scaled_exp_f(grad, x, s);
+    return x > 0 ? grad : y;
+}
+
+static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
+    float b = (float)s.s_hi, y = elu_grad_scaled_exp_f(grad, x, s);
+    b = b > s.s_hi ? b - FLT_EPSILON : b;
+    float up = fmaf(b, grad, (float)(s.s_hi - b) * grad);
+    return x > 0 ? up : y;
+}
+
+#else
+
+#define elu_forward_unit_f32 elu_forward_any_f32
+#define elu_forward_alpha_f32 elu_forward_any_f32
+#define elu_forward_selu_f32 elu_forward_any_f32
+#define elu_backward_unit_f32 elu_backward_any_f32
+#define elu_backward_alpha_f32 elu_backward_any_f32
+#define elu_backward_selu_f32 elu_backward_any_f32
+
+#endif
+
+/* --------------------------------------------------------------------------------------------------- double */
+
+/* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.5 */
+static inline double elu_poly_64(double r) {
+    double q = 0x1.1f1a59405624bp-29;
+    q = elu_mad(q, r, 0x1.af5f449149a0ep-26);
+    q = elu_mad(q, r, 0x1.27e5132bfc6e2p-22);
+    q = elu_mad(q, r, 0x1.71ddf8040b678p-19);
+    q = elu_mad(q, r, 0x1.a01a018e12086p-16);
+    q = elu_mad(q, r, 0x1.a01a01b006d6ep-13);
+    q = elu_mad(q, r, 0x1.6c16c16c1aafcp-10);
+    q = elu_mad(q, r, 0x1.111111110f65p-7);
+    q = elu_mad(q, r, 0x1.555555555554dp-5);
+    q = elu_mad(q, r, 0x1.5555555555559p-3);
+    return elu_mad(q, r, 0.5);
+}
+
+typedef struct {
+    double hi, lo;
+} elu_sum_t;
+
+/* a (x.hi + x.lo), unevaluated */
+static inline elu_sum_t elu_times(double a, double a_lo, elu_sum_t x) {
+    elu_sum_t y;
+#if ELU_FMA
+    y.hi = a * x.hi;
+    y.lo = fma(a, x.lo, fma(a_lo, x.hi, fma(a, x.hi, -y.hi)));
+#else
+    double a1 = elu_head(a), x1 = elu_head(x.hi);
+    y.hi = a1 * x1;
+    y.lo = a1 * ((x.hi - x1) + x.lo) + ((a - a1) + a_lo) * (x.hi + x.lo);
+#endif
+    return y;
+}
+
+/* the same, rounded */
+static inline double elu_times_rounded(double a, double a_lo, elu_sum_t x) {
+#if ELU_FMA
+    return fma(a, x.hi, fma(a, x.lo, a_lo * x.hi));
+#else
+    elu_sum_t y = elu_times(a, a_lo, x);
+    return y.hi + y.lo;
+#endif
+}
+
+/* z = n ln2 + r + c with r exact; the polynomial is evaluated at p, r + c where c is not shrunk by 2^n. */
+#if ELU_FMA
+#define ELU_LN2_HI ELU_LN2
+#define ELU_LN2_LO 0x1.abc9e3b39803fp-56
+#else /* n ELU_LN2_HI is exact for |n| < 2^12 */
+#define ELU_LN2_HI 0x1.62e42fefa3p-1
+#define ELU_LN2_LO 0x1.3de6af278ece6p-42
+#endif
+
+/* expm1(x) = hi + lo, x clamped at -64. k r + (k - 1) is split without error (Fast2Sum: |k - 1| >= |k r| or n = 0). */
+static inline elu_sum_t elu_expm1_64(double x) {
+    elu_sum_t y;
+    double z = elu_clamp(x, -64);
+    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t), m = k - 1;
+    double r = elu_mad(n, -ELU_LN2_HI, z), c = n * -ELU_LN2_LO, p = ELU_FMA ? r : r + c;
+    double kr = k * r;
+    y.hi = kr + m;
+    y.lo = elu_mad(k, elu_mad(p * p, elu_poly_64(p), c), kr + (m - y.hi));
+    return y;
+}
+
+static inline double elu_forward_unit_f64(double x, elu_params_t s) {
+    (void)s;
+    elu_sum_t e = elu_expm1_64(x);
+    double y = e.hi + e.lo;
+    return x < 0 ? y : x;
+}
+
+/* Without FMA the partial products of a subnormal result would each be rounded: there A x is the result. */
+static inline double elu_scaled_expm1_64(double x, double a, double a_lo) {
+    double y = elu_times_rounded(a, a_lo, elu_expm1_64(x));
+#if !ELU_FMA
+    y = x > -0x1p-900 ? a * x : y;
+#endif
+    return y;
+}
+
+static inline double elu_forward_alpha_f64(double x, elu_params_t s) {
+    double y = elu_scaled_expm1_64(x, s.a_hi, 0);
+    return x < 0 ? y : x;
+}
+
+static inline double elu_forward_selu_f64(double x, elu_params_t s) {
+    elu_sum_t v = {x, 0};
+    double y = elu_scaled_expm1_64(x, s.a_hi, s.a_lo);
+#if ELU_FMA
+    double up = elu_times_rounded(s.s_hi, s.s_lo, v);
+#else /* inf - inf in the low part */
+    double up = x <= DBL_MAX ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
+#endif
+    return x < 0 ? y : up;
+}
+
+/* x / alpha = hi + lo */
+static inline elu_sum_t elu_divided(double x, elu_params_t s) {
+    elu_sum_t v = {elu_clamp(x, s.low), 0}, z;
+    z = elu_times(s.inv_hi, s.inv_lo, v);
+    v.hi = z.hi + z.lo;
+    v.lo = z.lo - (v.hi - z.hi);
+    return v;
+}
+
+/* alpha < 0 makes x / alpha positive and 2^n large: 2^n = k1 k2 and k1 comes last. Below 2^-54 the result is x, which
+ * also keeps what an x / alpha among the subnormals has lost. */
+static inline double elu_forward_any_f64(double x, elu_params_t s) {
+    elu_sum_t z = elu_divided(x, s), e;
+    double t = elu_mad(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
+    double t1 = n * 0.5 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
+    double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), m = k2 - elu_exp2(ELU_ROUND64 - n1);
+    double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
+    e.hi = kr + m;
+    e.lo = elu_mad(k2, elu_mad(p * p, elu_poly_64(p), c), kr + (m - e.hi));
+    double y = elu_times_rounded(s.a_hi, 0, e) * k1;
+    y = fabs(z.hi) < 0x1p-54 ? x : y;
+    return x < 0 ? y : x;
+}
+
+/* exp(x + x_lo) = 2^n (e.hi + e.lo), 2^n = k1 k1 k2, as in elu_exp_f */
+typedef struct {
+    elu_sum_t e;
+    double k1, k2;
+} elu_exp_t;
+
+static inline elu_exp_t elu_exp_64(double x, double x_lo) {
+    elu_exp_t y;
+    double t = elu_mad(x, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
+    double r = elu_mad(n, -ELU_LN2_HI, x), c = elu_mad(n, -ELU_LN2_LO, x_lo), p = r + c;
+    double t1 = elu_mad(n, 0x1.5555555555555p-2, ELU_ROUND64), n1 = t1 - ELU_ROUND64;
+    y.k1 = elu_exp2(t1);
+    y.k2 = elu_exp2(elu_mad(n1, -2, t));
+    y.e.hi = (1 - 0x1p-20) + r;
+    y.e.lo = elu_mad(p * p, elu_poly_64(p), (r - (y.e.hi - 1)) + c);
+    return y;
+}
+
+/* grad 2^n (e.hi + e.lo), rounded */
+static inline double elu_grad_times(double grad, elu_exp_t y) {
+    double u = grad * y.k1;
+#if ELU_FMA
+    double v = fma(u, y.e.hi, u * y.e.lo);
+#else
+    double u1 = elu_head(u), u2 = u - u1, e1 = elu_head(y.e.hi);
+    u2 = u2 == u2 ? u2 : 0; /* u infinite */
+    double v = u1 * e1 + (u1 * ((y.e.hi - e1) + y.e.lo) + u2 * (y.e.hi + y.e.lo));
+#endif
+    return v * y.k1 * y.k2;
+}
+
+/* At -2128 (n = -3070) k1 is 0 and so is any grad times it. */
+static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
+    (void)s;
+    double y = elu_grad_times(grad, elu_exp_64(elu_clamp(x, -2128), 0));
+    return x > 0 ? grad : y;
+}
+
+static inline double elu_grad_scaled_exp(double grad, double x, double a, double a_lo) {
+    elu_exp_t y = elu_exp_64(elu_clamp(x, -2128), 0);
+    y.e = elu_times(a, a_lo, y.e);
+    return elu_grad_times(grad, y);
+}
+
+static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
+    double y = elu_grad_scaled_exp(grad, x, s.a_hi, 0);
+    return x > 0 ? grad : y;
+}
+
+static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
+    elu_exp_t one = {{s.s_hi, s.s_lo}, 1, 1};
+    double y = elu_grad_scaled_exp(grad, x, s.a_hi, s.a_lo);
+    double up = elu_grad_times(grad, one);
+    return x > 0 ? up : y;
+}
+
+static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
+    elu_sum_t z = elu_divided(x, s);
+    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo));
+    return x > 0 ? grad : y;
+}
+
+/* ------------------------------------------------------------------------------- derivative from the output
+ *
+ * f' = y / alpha + 1 for CELU and y + A for the others (Clevert et al. 2016, eq. 16). Nothing brings back what y has
+ * lost by rounding to -A; below it the result is 0, never negative. */
+static inline float elu_from_output_f32(float grad, float y, elu_params_t s) {
+    float scale = (float)s.s_hi, inv = (float)s.inv_hi, slope = (float)s.slope;
+    float d = y * inv + slope;
+    d = 0 > d ? 0 : d;
+    return grad * (y > 0 ? scale : d);
+}
+
+static inline double elu_from_output_f64(double grad, double y, elu_params_t s) {
+    double d = y * s.inv_hi + s.slope;
+    d = 0 > d ? 0 : d;
+    return grad * (y > 0 ? s.s_hi : d);
+}
+
+/* ---------------------------------------------------------------------------------------------------- loops */
+
+typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, elu_params_t s);
+
+/* Forward kernels; + ELU_BACKWARD, backward. ELU_ANY takes every alpha and CELU. */
+enum { ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_ANY, ELU_BACKWARD, ELU_FROM_OUTPUT = 8, ELU_KERNELS };
+
+#endif

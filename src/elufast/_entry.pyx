@@ -1,0 +1,335 @@
+"""The public functions, and the way from arrays to a kernel.
+
+The usual case (exact ndarrays, aligned, C-contiguous, native byte order, nothing overlapping) goes
+from here to a kernel by pointer, without a Python object in between. All else goes to ``_api``,
+which validates, converts and calls ``evaluate``; that walks other layouts with NumPy's iterator,
+block by block.
+"""
+import os
+
+cimport cython
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pythread cimport NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock
+from cython.parallel cimport prange
+from libc.float cimport DBL_MAX
+from libc.math cimport copysign, fabs, fma
+from numpy cimport ndarray
+
+from elufast._elu cimport *
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #else
+    #define omp_get_max_threads() 1
+    #define omp_in_parallel() 0
+    #endif
+    """
+    int omp_get_max_threads() nogil
+    int omp_in_parallel() nogil
+
+cnp.import_array()
+
+cdef enum Family:
+    ELU
+    SELU
+    CELU
+
+cdef enum:
+    BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
+    MAX_TEAM = 1024
+    PER_THREAD = 16384  # elements a thread that repay starting it: docs/performance.md
+    KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
+
+
+cdef elu_kernel_t* kernels_f32
+cdef elu_kernel_t* kernels_f64
+cdef object run_f32, run_f64, fallback
+cdef ptrdiff_t cache_bytes
+cdef int team_limit
+cdef int openmp_default = omp_get_max_threads()
+cdef object home = os.getpid()
+cdef PyThread_type_lock pool = PyThread_allocate_lock()
+
+
+def bind(loops, long last_level_cache, int num_threads, unusual):
+    """Set the loops to use, the facts that choose stores and threads, and what is called for the rest."""
+    global kernels_f32, kernels_f64, run_f32, run_f64, fallback, cache_bytes, team_limit
+    kernels_f32 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[0], NULL)
+    kernels_f64 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[1], NULL)
+    run_f32, run_f64, fallback = loops.run_f32, loops.run_f64, unusual
+    cache_bytes, team_limit = last_level_cache, num_threads
+
+
+def limit_threads(int num_threads):
+    global team_limit
+    team_limit = num_threads
+
+
+def thread_limit() -> int:
+    """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl)."""
+    cdef int now = omp_get_max_threads()
+    return min(team_limit, now) if now < openmp_default else team_limit
+
+
+cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
+    """Fill in the parameters and return the kernel's number."""
+    cdef int op
+    if family == SELU:
+        s[0] = ELU_SELU_PARAMS
+        op = ELU_SELU
+    else:
+        s[0] = elu_params_t(a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha)
+        op = ELU_UNIT if alpha == 1 else ELU_ALPHA
+        # Beyond, a float's low part, or alpha itself, would not be a normal number.
+        if single and op == ELU_ALPHA and not 1e-30 <= fabs(alpha) <= 1e30:
+            op = ELU_ANY
+        if family == CELU and op != ELU_UNIT:
+            op = ELU_ANY
+            s.slope = 1
+            s.inv_hi = 1 / alpha
+            if fabs(s.inv_hi) <= DBL_MAX:
+                s.inv_lo = fma(-alpha, s.inv_hi, 1) / alpha
+            else:
+                s.inv_hi = copysign(DBL_MAX, alpha)
+            if backward:
+                s.low = -2128 * alpha if alpha > 0 else 2100 * alpha
+            else:
+                s.low = -64 * alpha if alpha > 0 else 1200 * alpha
+    if from_output:
+        return ELU_FROM_OUTPUT
+    return op + ELU_BACKWARD if backward else op
+
+
+cdef int team(ptrdiff_t n, int asked):
+    """Threads for n elements: as many as asked for (0: not asked) and as the work repays."""
+    cdef int most
+    if n < 2 * PER_THREAD or asked == 1 or omp_in_parallel():
+        return 1
+    most = thread_limit() if asked == 0 else asked
+    if asked and omp_get_max_threads() < openmp_default:
+        most = min(most, omp_get_max_threads())
+    most = <int> min(<ptrdiff_t> most, n // PER_THREAD)
+    if most > 1 and os.getpid() != home:  # OpenMP's threads did not survive the fork
+        return 1
+    return min(most, MAX_TEAM)
+
+
+cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+    """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef const char* px = cnp.PyArray_BYTES(x)
+    cdef const char* pg = cnp.PyArray_BYTES(grad)
+    cdef char* po = cnp.PyArray_BYTES(out)
+    cdef bint single = itemsize == 4
+    cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
+    cdef int threads
+    cdef bint stream
+    if n <= KEEP_GIL:
+        kernel(px, pg, po, n, s)
+        return 0
+    stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
+    threads = team(n, asked)
+    if threads > 1 and PyThread_acquire_lock(pool, NOWAIT_LOCK):
+        # One call at a time has the threads; a call made meanwhile runs in its own.
+        try:
+            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s, threads, stream)
+        finally:
+            PyThread_release_lock(pool)
+    else:
+        with nogil:
+            elu_span(kernel, px, pg, po, n, itemsize, s, stream)
+    return 0
+
+
+cdef inline ndarray flat(ndarray a):
+    return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
+
+
+cdef struct Walk:
+    cnp.NpyIter* it
+    cnp.NpyIter_IterNextFunc next
+    char** data
+    cnp.npy_intp* size
+    bint empty
+
+
+cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, elu_params_t s) noexcept nogil:
+    while not w.empty:
+        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s)
+        w.empty = not w.next(w.it)
+
+
+cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+    """Any layout and byte order: NumPy's iterator merges axes, and hands out blocks that are
+    contiguous, aligned and native, buffered only where the array is not."""
+    cdef bint single = cnp.PyArray_ITEMSIZE(out) == 4
+    cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
+    cdef int inputs = 1 if grad is x else 2
+    cdef cnp.PyArrayObject* ops[3]
+    cdef cnp.npy_uint32 op_flags[3]
+    cdef cnp.PyArray_Descr* dtypes[3]
+    cdef Walk walks[MAX_TEAM]
+    cdef cnp.dtype native = cnp.PyArray_DescrFromType(cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
+    cdef cnp.npy_intp size
+    cdef int threads, made = 0, i
+    ops[0] = <cnp.PyArrayObject*> x
+    ops[inputs - 1] = <cnp.PyArrayObject*> grad
+    ops[inputs] = <cnp.PyArrayObject*> out
+    for i in range(inputs + 1):
+        op_flags[i] = cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
+        op_flags[i] |= cnp.NPY_ITER_READONLY if i < inputs else cnp.NPY_ITER_WRITEONLY
+        dtypes[i] = <cnp.PyArray_Descr*> native
+    cdef cnp.NpyIter* it = cnp.NpyIter_AdvancedNew(
+        inputs + 1, ops,
+        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
+        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
+        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
+    )
+    walks[0].it = it
+    made = 1
+    try:
+        size = cnp.NpyIter_GetIterSize(it)
+        if size == 0:
+            return 0
+        threads = team(size, asked)
+        if threads > 1 and not PyThread_acquire_lock(pool, NOWAIT_LOCK):
+            threads = 1
+        try:
+            while made < threads:
+                walks[made].it = cnp.NpyIter_Copy(it)
+                made += 1
+            for i in range(threads):
+                it = walks[i].it
+                cnp.NpyIter_ResetToIterIndexRange(it, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL)
+                walks[i].next = cnp.NpyIter_GetIterNext(it, NULL)
+                walks[i].data = cnp.NpyIter_GetDataPtrArray(it)
+                walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(it)
+                walks[i].empty = False
+            with nogil:
+                if threads == 1:
+                    walk_range(&walks[0], inputs, kernel, s)
+                else:
+                    for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                        walk_range(&walks[i], inputs, kernel, s)
+        finally:
+            if threads > 1:
+                PyThread_release_lock(pool)
+    finally:
+        for i in range(made):
+            cnp.NpyIter_Deallocate(walks[i].it)
+    return 0
+
+
+def evaluate(family: int, backward: bool, from_output: bool, x: ndarray, grad: ndarray, alpha: float, out: ndarray, num_threads: int) -> None:
+    """Fill ``out``. All is valid: one shape, float32 or float64, out writeable and, where it
+    overlaps an input, the same elements. ``grad`` is x if there is none, ``num_threads`` 0 if not given."""
+    cdef elu_params_t s
+    cdef ndarray a = x, g = grad, o = out
+    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(o) == 4, &s)
+    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    if cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(g) and cnp.PyArray_ISNOTSWAPPED(o) and (
+        cnp.PyArray_CHKFLAGS(a, c) and cnp.PyArray_CHKFLAGS(g, c) and cnp.PyArray_CHKFLAGS(o, c)
+        or cnp.PyArray_CHKFLAGS(a, f) and cnp.PyArray_CHKFLAGS(g, f) and cnp.PyArray_CHKFLAGS(o, f)
+    ):
+        contiguous(op, a, g, o, s, num_threads)
+    else:
+        walk(op, a, g, o, s, num_threads)
+
+
+cdef inline bint usual(object a, int flags) noexcept:
+    cdef int typenum
+    if not cnp.PyArray_CheckExact(a):
+        return False
+    typenum = cnp.PyArray_TYPE(<ndarray> a)
+    return (
+        (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64)
+        and cnp.PyArray_CHKFLAGS(<ndarray> a, flags) and cnp.PyArray_ISNOTSWAPPED(<ndarray> a)
+    )
+
+
+cdef inline bint alike(ndarray a, ndarray b) noexcept:
+    """Same dtype and shape, of two usual arrays."""
+    cdef int i
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
+            return False
+    return True
+
+
+cdef inline bint apart(ndarray a, ndarray out) noexcept:
+    """The same elements, or none in common, of two usual arrays that are alike."""
+    cdef const char* pa = cnp.PyArray_BYTES(a)
+    cdef const char* po = cnp.PyArray_BYTES(out)
+    cdef ptrdiff_t bytes = cnp.PyArray_NBYTES(out)
+    return pa == po or pa + bytes <= po or po + bytes <= pa
+
+
+cdef inline object call(
+    Family family, bint inplace, bint backward, object x, object grad, object alpha,
+    object from_output, object out, object num_threads,
+):
+    cdef elu_params_t s
+    cdef int readable = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    cdef int asked = 0, op
+    cdef ndarray a, g, o
+    if (
+        type(alpha) is float and usual(x, readable) and from_output is False
+        and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
+        and (not backward or (usual(grad, readable) and alike(x, grad)))
+        and fabs(<double> alpha) <= DBL_MAX and (family != CELU or <double> alpha != 0)
+    ):
+        a = x
+        g = grad if backward else x
+        if num_threads is not None:
+            asked = num_threads
+        if out is None:
+            o = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        elif usual(out, readable | cnp.NPY_ARRAY_WRITEABLE) and alike(a, out) and apart(a, out) and apart(g, out):
+            o = out
+        else:
+            return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
+        op = prepare(family, backward, False, alpha, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32, &s)
+        contiguous(op, a, g, o, s, asked)
+        return o if out is not None or cnp.PyArray_NDIM(o) else o[()]
+    return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
+
+
+def elu(x, alpha=1.0, *, out=None, num_threads=None):
+    return call(ELU, False, False, x, None, alpha, False, out, num_threads)
+
+
+def elu_(x, alpha=1.0, *, num_threads=None):
+    return call(ELU, True, False, x, None, alpha, False, x, num_threads)
+
+
+def elu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
+    return call(ELU, False, True, x, grad, alpha, from_output, out, num_threads)
+
+
+def selu(x, *, out=None, num_threads=None):
+    return call(SELU, False, False, x, None, 1.0, False, out, num_threads)
+
+
+def selu_(x, *, num_threads=None):
+    return call(SELU, True, False, x, None, 1.0, False, x, num_threads)
+
+
+def selu_backward(grad, x, *, from_output=False, out=None, num_threads=None):
+    return call(SELU, False, True, x, grad, 1.0, from_output, out, num_threads)
+
+
+def celu(x, alpha=1.0, *, out=None, num_threads=None):
+    return call(CELU, False, False, x, None, alpha, False, out, num_threads)
+
+
+def celu_(x, alpha=1.0, *, num_threads=None):
+    return call(CELU, True, False, x, None, alpha, False, x, num_threads)
+
+
+def celu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
+    return call(CELU, False, True, x, grad, alpha, from_output, out, num_threads)

@@ -1,0 +1,129 @@
+"""Facts about this machine. Compiled plainly, so that it runs on every CPU of the architecture."""
+import os
+import platform
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #define ELU_CPU(feature) (__builtin_cpu_supports(feature) != 0)
+    static int elu_v3(void) { return ELU_CPU("avx2") && ELU_CPU("fma"); }
+    static int elu_v4(void) {
+        return elu_v3() && ELU_CPU("avx512f") && ELU_CPU("avx512cd") && ELU_CPU("avx512bw") &&
+               ELU_CPU("avx512dq") && ELU_CPU("avx512vl");
+    }
+    #else
+    #define elu_v3() 0
+    #define elu_v4() 0
+    #endif
+
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define ELU_OPENMP _OPENMP
+    #else
+    #define ELU_OPENMP 0
+    #endif
+
+    #if defined(__APPLE__)
+    #include <sys/sysctl.h>
+    static long elu_cache_bytes(void) {
+        int64_t bytes = 0;
+        size_t size = sizeof bytes;
+        if (sysctlbyname("hw.l3cachesize", &bytes, &size, NULL, 0) || bytes <= 0)
+            if (sysctlbyname("hw.l2cachesize", &bytes, &size, NULL, 0)) return 0;
+        return (long)bytes;
+    }
+    #elif defined(__unix__)
+    #include <unistd.h>
+    static long elu_cache_bytes(void) {
+        long bytes = 0;
+    #ifdef _SC_LEVEL3_CACHE_SIZE
+        bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+        if (bytes <= 0) bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    #endif
+        return bytes > 0 ? bytes : 0;
+    }
+    #else
+    #define elu_cache_bytes() 0L
+    #endif
+
+    #if defined(__clang__)
+    #define ELU_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define ELU_COMPILER "gcc " __VERSION__
+    #else
+    #define ELU_COMPILER "other"
+    #endif
+    """
+    bint elu_v3()
+    bint elu_v4()
+    long elu_cache_bytes()
+    const char* ELU_COMPILER
+    const int ELU_OPENMP
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Instruction-set levels that the CPU and the operating system support, best first.
+
+    Each asks for exactly what setup.py compiles its module with.
+    """
+    return ("v4",) * elu_v4() + ("v3",) * elu_v3() + ("base",)
+
+
+def cache_bytes() -> int:
+    """Size of the last-level cache in bytes, 0 if the system does not say."""
+    return elu_cache_bytes()
+
+
+def openmp() -> int:
+    """Date of the OpenMP specification that the loops were built with, 0 without OpenMP."""
+    return ELU_OPENMP
+
+
+def compiler() -> str:
+    return ELU_COMPILER.decode().strip()
+
+
+def architecture() -> str:
+    return platform.machine()
+
+
+def _quota(maximum: str, period: str) -> float:
+    return int(maximum) / int(period) if maximum not in ("max", "-1") and int(period) > 0 else float("inf")
+
+
+def _read(*path: str) -> str:
+    try:
+        with open(os.path.join(*path), encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _cgroup_quota(root: str = "/") -> float:
+    """CPUs that the cgroups (version 2 or 1) of this process allow, in CPUs."""
+    quota = float("inf")
+    for line in _read(root, "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            base, names = "sys/fs/cgroup", ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            base, names = "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        group = group.strip("/")
+        while True:  # a limit on any ancestor holds
+            words = " ".join(_read(root, base, group, name) for name in names).split()
+            if len(words) == 2:
+                quota = min(quota, _quota(*words))
+            if not group:
+                break
+            group = os.path.dirname(group)
+    return quota
+
+
+def cpus() -> int:
+    """CPUs that this process may use: its affinity mask, rounded down to the cgroup quota, at least 1."""
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, int(min(available, _cgroup_quota())))
