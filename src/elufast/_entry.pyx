@@ -300,36 +300,423 @@ cdef inline object call(
 
 
 def elu(x, alpha=1.0, *, out=None, num_threads=None):
+    """Exponential linear unit.
+
+    ``alpha * expm1(x)`` for x < 0, else ``x``.
+
+    Parameters
+    ----------
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+    alpha : float, default 1.0
+        The limit for x to minus infinity is -alpha. Any finite real number. It is not rounded to x's dtype.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` works in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If x or out has another dtype, or out's is not that of x.
+    ValueError
+        If out has another shape or is read-only.
+    TypeError, ValueError
+        If alpha is not a finite real number.
+
+    Notes
+    -----
+    The error is at most 1.0 ulp. Zeros keep their sign, NaN stays NaN, subnormals are not flushed.
+
+    References
+    ----------
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and Accurate Deep Network Learning by
+    Exponential Linear Units (ELUs)", ICLR 2016, eq. 15.
+
+    Examples
+    --------
+    >>> elufast.elu(np.array([-2.3949, -0.2037226, 0.0, 1.5], np.float32))
+    array([-0.9088182 , -0.18431139,  0.        ,  1.5       ], dtype=float32)
+    """
     return call(ELU, False, False, x, None, alpha, False, out, num_threads)
 
 
 def elu_(x, alpha=1.0, *, num_threads=None):
+    """`elu` in place.
+
+    Parameters
+    ----------
+    x : ndarray
+        Writeable, float32 or float64, of any shape, strides and byte order.
+    alpha : float, default 1.0
+        As for `elu`.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray
+        x itself.
+
+    Raises
+    ------
+    TypeError
+        If x is not an ndarray or has another dtype; if alpha is not a real number.
+    ValueError
+        If x is read-only; if alpha is not finite.
+
+    Notes
+    -----
+    The values of `elu`, to the bit: at most 1.0 ulp from the exact ones.
+
+    Examples
+    --------
+    >>> x = np.array([-1.0, 2.0])
+    >>> elufast.elu_(x) is x
+    True
+    >>> x
+    array([-0.63212056,  2.        ])
+    """
     return call(ELU, True, False, x, None, alpha, False, x, num_threads)
 
 
 def elu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
+    """Gradient of `elu`: grad times the derivative at x.
+
+    ``grad * alpha * exp(x)`` for x <= 0, else ``grad``.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the result, of the shape and dtype of x.
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+        With ``from_output=True`` the result of the forward pass instead.
+    alpha : float, default 1.0
+        As for `elu`; with ``from_output=True`` it must be positive.
+    from_output : bool, default False
+        Whether the second argument is the forward result y, which is what an in-place forward pass
+        leaves. The derivative is then ``y + alpha`` for y <= 0, as fast as memory allows.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` and ``out=grad`` work in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If grad, x or out has another dtype, or theirs differ.
+    ValueError
+        If grad, x or out differ in shape or out is read-only; if alpha is not finite, or not positive with ``from_output=True``.
+
+    Notes
+    -----
+    The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp. At x = 0 it is the
+    derivative from below. An infinite grad gives an infinite result.
+
+    From the output no such bound holds: y has rounded the derivative away, to an absolute error of half
+    an ulp of alpha, so the result is 0 below x = -17.33 in float32, -37.43 in float64, and half of
+    its digits are lost at half of that.
+
+    References
+    ----------
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and Accurate Deep Network Learning by
+    Exponential Linear Units (ELUs)", ICLR 2016, eq. 16.
+
+    Examples
+    --------
+    >>> x = np.array([-20.0, -1.0, 2.0])
+    >>> elufast.elu_backward(np.ones(3), x)
+    array([2.06115362e-09, 3.67879441e-01, 1.00000000e+00])
+    >>> elufast.elu_backward(np.ones(3), elufast.elu(x), from_output=True)
+    array([2.06115358e-09, 3.67879441e-01, 1.00000000e+00])
+    """
     return call(ELU, False, True, x, grad, alpha, from_output, out, num_threads)
 
 
 def selu(x, *, out=None, num_threads=None):
+    """Scaled exponential linear unit.
+
+    ``scale * alpha * expm1(x)`` for x < 0, else ``scale * x``, with `SELU_ALPHA` and `SELU_SCALE`.
+
+    Parameters
+    ----------
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` works in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If x or out has another dtype, or out's is not that of x.
+    ValueError
+        If out has another shape or is read-only.
+
+    Notes
+    -----
+    With weights of mean 0 and variance 1 / n, mean 0 and variance 1 are a fixed point of a layer.
+
+    The error is at most 1.0 ulp. Zeros keep their sign, NaN stays NaN, subnormals are not flushed.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-Normalizing Neural Networks",
+    NeurIPS 2017, eq. 2 and 14.
+
+    Examples
+    --------
+    >>> elufast.selu(np.array([-np.inf, -1.0, 0.0, 1.0]))
+    array([-1.75809934, -1.11133074,  0.        ,  1.05070099])
+    """
     return call(SELU, False, False, x, None, 1.0, False, out, num_threads)
 
 
 def selu_(x, *, num_threads=None):
+    """`selu` in place.
+
+    Parameters
+    ----------
+    x : ndarray
+        Writeable, float32 or float64, of any shape, strides and byte order.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray
+        x itself.
+
+    Raises
+    ------
+    TypeError
+        If x is not an ndarray or has another dtype.
+    ValueError
+        If x is read-only.
+
+    Notes
+    -----
+    The values of `selu`, to the bit: at most 1.0 ulp from the exact ones.
+
+    Examples
+    --------
+    >>> x = np.array([-1.0, 2.0])
+    >>> elufast.selu_(x)
+    array([-1.11133074,  2.10140197])
+    """
     return call(SELU, True, False, x, None, 1.0, False, x, num_threads)
 
 
 def selu_backward(grad, x, *, from_output=False, out=None, num_threads=None):
+    """Gradient of `selu`: grad times the derivative at x.
+
+    ``grad * scale * alpha * exp(x)`` for x <= 0, else ``grad * scale``.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the result, of the shape and dtype of x.
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+        With ``from_output=True`` the result of the forward pass instead.
+    from_output : bool, default False
+        Whether the second argument is the forward result y, which is what an in-place forward pass
+        leaves. The derivative is then ``y + scale * alpha`` for y <= 0, as fast as memory allows.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` and ``out=grad`` work in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If grad, x or out has another dtype, or theirs differ.
+    ValueError
+        If grad, x or out differ in shape or out is read-only.
+
+    Notes
+    -----
+    The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp. At x = 0 it is the
+    derivative from below. An infinite grad gives an infinite result.
+
+    From the output no such bound holds: y has rounded the derivative away, to an absolute error of half
+    an ulp of scale * alpha, so the result is 0 below x = -17.33 in float32, -37.43 in float64, and half of
+    its digits are lost at half of that.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-Normalizing Neural Networks",
+    NeurIPS 2017, eq. 2 and 14.
+
+    Examples
+    --------
+    >>> elufast.selu_backward(np.ones(2), np.array([-1.0, 2.0]))
+    array([0.6467686 , 1.05070099])
+    """
     return call(SELU, False, True, x, grad, 1.0, from_output, out, num_threads)
 
 
 def celu(x, alpha=1.0, *, out=None, num_threads=None):
+    """Continuously differentiable exponential linear unit.
+
+    ``alpha * expm1(x / alpha)`` for x < 0, else ``x``.
+
+    Parameters
+    ----------
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+    alpha : float, default 1.0
+        The limit for x to minus infinity is -alpha. Any finite real number but 0. It is not rounded to x's dtype.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` works in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If x or out has another dtype, or out's is not that of x.
+    ValueError
+        If out has another shape or is read-only.
+    TypeError, ValueError
+        If alpha is not a finite real number or is 0.
+
+    Notes
+    -----
+    With alpha = 1 it is `elu`, to the bit.
+
+    The error is at most 1.0 ulp. Zeros keep their sign, NaN stays NaN, subnormals are not flushed.
+
+    References
+    ----------
+    J. T. Barron, "Continuously Differentiable Exponential Linear Units", 2017, eq. 2.
+
+    Examples
+    --------
+    >>> elufast.celu(np.array([-2.0, -1.0, 0.0, 1.0]), alpha=2.0)
+    array([-1.26424112, -0.78693868,  0.        ,  1.        ])
+    """
     return call(CELU, False, False, x, None, alpha, False, out, num_threads)
 
 
 def celu_(x, alpha=1.0, *, num_threads=None):
+    """`celu` in place.
+
+    Parameters
+    ----------
+    x : ndarray
+        Writeable, float32 or float64, of any shape, strides and byte order.
+    alpha : float, default 1.0
+        As for `celu`.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray
+        x itself.
+
+    Raises
+    ------
+    TypeError
+        If x is not an ndarray or has another dtype; if alpha is not a real number.
+    ValueError
+        If x is read-only; if alpha is not finite or is 0.
+
+    Notes
+    -----
+    The values of `celu`, to the bit: at most 1.0 ulp from the exact ones.
+
+    Examples
+    --------
+    >>> x = np.array([-1.0, 2.0])
+    >>> elufast.celu_(x, alpha=0.5)
+    array([-0.43233236,  2.        ])
+    """
     return call(CELU, True, False, x, None, alpha, False, x, num_threads)
 
 
 def celu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
+    """Gradient of `celu`: grad times the derivative at x.
+
+    ``grad * exp(x / alpha)`` for x <= 0, else ``grad``.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the result, of the shape and dtype of x.
+    x : array_like
+        Float32 or float64, of any shape, strides and byte order.
+        With ``from_output=True`` the result of the forward pass instead.
+    alpha : float, default 1.0
+        As for `celu`; with ``from_output=True`` it must be positive.
+    from_output : bool, default False
+        Whether the second argument is the forward result y, which is what an in-place forward pass
+        leaves. The derivative is then ``y / alpha + 1`` for y <= 0, as fast as memory allows.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of x. ``out=x`` and ``out=grad`` work in place.
+    num_threads : int, optional
+        At most so many threads. By default as many as the work repays, up to `get_num_threads`.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar).
+
+    Raises
+    ------
+    TypeError
+        If grad, x or out has another dtype, or theirs differ.
+    ValueError
+        If grad, x or out differ in shape or out is read-only; if alpha is not finite, is 0, or not positive with ``from_output=True``.
+
+    Notes
+    -----
+    The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp. At x = 0 it is the
+    derivative from below. An infinite grad gives an infinite result.
+
+    From the output no such bound holds: y has rounded the derivative away, to an absolute error of half
+    an ulp of alpha, so the result is 0 below x = -17.33 alpha in float32, -37.43 alpha in float64, and half of
+    its digits are lost at half of that.
+
+    References
+    ----------
+    J. T. Barron, "Continuously Differentiable Exponential Linear Units", 2017, eq. 2.
+
+    Examples
+    --------
+    >>> elufast.celu_backward(np.ones(2), np.array([-1.0, 2.0]), alpha=2.0)
+    array([0.60653066, 1.        ])
+    """
     return call(CELU, False, True, x, grad, alpha, from_output, out, num_threads)
+
+
+for function in (elu, elu_, elu_backward, selu, selu_, selu_backward, celu, celu_, celu_backward):
+    function.__module__ = "elufast"  # the name to pickle, whatever the level

@@ -32,16 +32,6 @@ cdef extern from *:
             if (sysctlbyname("hw.l2cachesize", &bytes, &size, NULL, 0)) return 0;
         return (long)bytes;
     }
-    #elif defined(__unix__)
-    #include <unistd.h>
-    static long elu_cache_bytes(void) {
-        long bytes = 0;
-    #ifdef _SC_LEVEL3_CACHE_SIZE
-        bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
-        if (bytes <= 0) bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    #endif
-        return bytes > 0 ? bytes : 0;
-    }
     #else
     #define elu_cache_bytes() 0L
     #endif
@@ -69,9 +59,18 @@ def cpu_levels() -> tuple[str, ...]:
     return ("v4",) * elu_v4() + ("v3",) * elu_v3() + ("base",)
 
 
-def cache_bytes() -> int:
-    """Size of the last-level cache in bytes, 0 if the system does not say."""
-    return elu_cache_bytes()
+def cache_bytes(root: str = "/") -> int:
+    """Size of the last-level cache in bytes, 0 if the system does not say.
+
+    Linux's own account of it: sysconf adds up the caches of a whole AMD socket.
+    """
+    caches = {}
+    folder = os.path.join(root, "sys/devices/system/cpu/cpu0/cache")
+    for index in os.listdir(folder) if os.path.isdir(folder) else ():
+        size = _read(folder, index, "size")
+        if size.endswith("K") and _read(folder, index, "type") != "Instruction":
+            caches[_read(folder, index, "level")] = int(size[:-1]) << 10
+    return caches[max(caches)] if caches else elu_cache_bytes()
 
 
 def openmp() -> int:
