@@ -10,51 +10,62 @@ import math
 import numbers
 import operator
 import os
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 
 from elufast import _dispatch, _entry, _runtime
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 _FAMILIES = ("elu", "selu", "celu")
 _SUPPORTED = (np.float32, np.float64)
 _MAX_THREADS = 1024
 
 
-def _refuse_dtype(name: str, argument: str, dtype: np.dtype[Any]) -> NoReturn:
-    hint = (
-        f"elufast.{name}({argument}.real) and ({argument}.imag) apart, or a float dtype"
-        if dtype.kind == "c"
-        else f"{argument}.astype(np.float32) or {argument}.astype(np.float64)"
-    )
-    raise TypeError(
-        f"{name}: {argument} has dtype {dtype}; supported are float32 and float64: pass {hint}"
-    )
-
-
-def _as_array(name: str, argument: str, value: Any) -> np.ndarray[Any, Any]:
-    if isinstance(value, np.ndarray):
-        array = value
-    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        array = np.from_dlpack(value)
+def _refuse_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> NoReturn:
+    source = argument if isinstance(value, np.ndarray) else f"np.asarray({argument})"
+    if dtype.kind == "c":
+        hint = f"the function has no complex form, so pass {source}.real.astype(np.float64)"
     else:
-        array = np.asarray(value)
-    if array.dtype.newbyteorder("=") not in _SUPPORTED:
-        _refuse_dtype(name, argument, array.dtype)
+        hint = f"pass {source}.astype(np.float32) or {source}.astype(np.float64)"
+    raise TypeError(f"{name}: {argument} has dtype {dtype}, not float32 or float64; {hint}")
+
+
+def _as_array(name: str, argument: str, value: Any) -> Array:
+    """`value` as a base-class array, without a copy where it has the elements in memory."""
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{name}: {argument}, of type {type(value).__name__}, does not convert to a float32 or "
+            f"float64 array ({error}); pass np.asarray({argument}, np.float64) where that works"
+        ) from error
+    if array.dtype.type not in _SUPPORTED:
+        _refuse_dtype(name, argument, value, array.dtype)
     return array
 
 
-def _same(name: str, a: str, x: np.ndarray[Any, Any], b: str, y: np.ndarray[Any, Any]) -> None:
+def _same(name: str, a: str, x: Array, b: str, y: Array) -> None:
     """Raise unless x and y have one dtype, byte order apart, and one shape."""
-    if x.dtype.newbyteorder("=") != y.dtype.newbyteorder("="):
+    if x.dtype.type is not y.dtype.type:
         raise TypeError(
-            f"{name}: {a} has dtype {x.dtype} and {b} has dtype {y.dtype}; they must be the same: "
-            f"nothing is cast, so pass {b}.astype({a}.dtype) or a matching array"
+            f"{name}: {a} has dtype {x.dtype} and {b} has dtype {y.dtype}; they must be the same, "
+            f"for nothing is cast: "
+            + (f"pass np.empty_like({a})" if b == "out" else f"pass {a}.astype({b}.dtype)")
         )
     if x.shape != y.shape:
         raise ValueError(
             f"{name}: {a} has shape {x.shape} and {b} has shape {y.shape}; they must be the same: "
-            f"nothing is broadcast, so pass np.broadcast_to or np.empty_like({a})"
+            + (
+                f"pass np.empty_like({a})"
+                if b == "out"
+                else f"pass np.broadcast_to({a}, {b}.shape) if that is what is meant"
+            )
         )
 
 
@@ -99,17 +110,48 @@ def _num_threads(name: str, value: Any) -> int:
     return min(count, _MAX_THREADS)
 
 
-def _identical(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two indices may share memory: False only if each stride steps over what lies within."""
+    within = array.itemsize
+    for stride, length in sorted(
+        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
+        if stride < within:
+            return True
+        within = stride * (length - 1) + within
+    return False
+
+
+def _same_elements(a: Array, out: Array) -> bool:
     return (
-        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
-        and a.strides == b.strides
-        and a.dtype == b.dtype
+        a.ctypes.data == out.ctypes.data
+        and a.strides == out.strides
+        and a.dtype == out.dtype
+        and (out.flags.forc or not _overlaps_itself(out))
     )
 
 
-def _clear_of(a: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _clear_of(a: Array, out: Array) -> Array:
     """`a`, or a copy of it where writing `out` could change elements not yet read."""
-    return a.copy("K") if np.may_share_memory(a, out) and not _identical(a, out) else a
+    if not np.may_share_memory(a, out) or _same_elements(a, out):
+        return a
+    try:
+        return a.copy("K") if np.shares_memory(a, out, max_work=1) else a
+    except np.exceptions.TooHardError:
+        return a.copy("K")
+
+
+def _empty(x: Array) -> Array:
+    """A new native array with the memory order that a ufunc's result would have."""
+    if 0 not in x.strides:
+        return np.empty_like(x, dtype=x.dtype.type)
+    iterator = np.nditer(  # empty_like would put broadcast axes innermost
+        (x, None),
+        flags=["zerosize_ok"],
+        op_flags=[["readonly"], ["writeonly", "allocate"]],
+        op_dtypes=[None, x.dtype.newbyteorder("=")],
+    )
+    return cast(Array, iterator.operands[1])
 
 
 def call(
@@ -144,7 +186,7 @@ def call(
         gradient = _as_array(name, "grad", grad)
         _same(name, "grad", gradient, second, array)
     if out is None:
-        result = np.empty_like(array, dtype=array.dtype.newbyteorder("="), subok=False)
+        result = _empty(array)
     else:
         label = "x" if inplace else "out"
         if not isinstance(out, np.ndarray):
@@ -152,11 +194,10 @@ def call(
                 f"{name}: out must be a numpy.ndarray, got {type(out).__name__}; allocate it with "
                 f"np.empty_like({second})"
             )
-        result = out
-        if not inplace:
-            if result.dtype.newbyteorder("=") not in _SUPPORTED:
-                _refuse_dtype(name, "out", result.dtype)
-            _same(name, second, array, "out", result)
+        result = np.asarray(out)
+        if result.dtype.type not in _SUPPORTED:
+            _refuse_dtype(name, label, out, result.dtype)
+        _same(name, second, array, label, result)
         if not result.flags.writeable:
             raise ValueError(
                 f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()"
@@ -170,7 +211,8 @@ def call(
     if out is not None:
         return out
     if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
-        return x.__array_wrap__(result)
+        # With a context, as from a ufunc: a masked array keeps its mask.
+        return x.__array_wrap__(result, (np.negative, (x,), 0), False)
     return result[()] if result.ndim == 0 else result
 
 

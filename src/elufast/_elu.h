@@ -32,10 +32,11 @@
 
 /* The three scalars, each as hi + lo. */
 typedef struct {
-    double a_hi, a_lo;     /* A = scale * alpha */
+    double a_hi, a_lo;     /* A = scale * alpha; backward, A = a 2^exponent with 0.5 <= |a| < 1 */
+    double exponent;
     double s_hi, s_lo;     /* scale; s_lo >= 0, so that an infinite x stays one in s_hi x + s_lo x */
     double inv_hi, inv_lo; /* 1 / alpha for CELU, else 1 */
-    double low;            /* CELU clamps x here: beyond it every result is saturated, or overflows (alpha < 0) */
+    double low;            /* x is clamped here: beyond it every result is saturated, 0, or overflows (CELU, alpha < 0) */
     double slope;          /* f'(0) from below: A, for CELU 1 */
 } elu_params_t;
 
@@ -179,39 +180,44 @@ static inline float elu_forward_selu_f32(float x, elu_params_t s) {
     return x < 0 ? y : up;
 }
 
-/* exp(x) = 2^n (hi + lo) with 2^n = k1 k1 k2, so that results down to the subnormals, and grads up to infinity, need
- * no case of their own; k1 = 0 from the clamp on. hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad
- * times hi and lo then stays infinite. */
+/* exp(x) 2^exponent = (hi + lo) k1 k1 k2: no factor, and no product on the way to grad exp(x), leaves the range of the
+ * format unless the result does, for any grad. -0.25 makes n1 negative where n is, so that hi > 1 meets a smaller
+ * grad. hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad times hi and lo then stays infinite. */
 typedef struct {
     float hi, lo, k1, k2;
 } elu_exp_f_t;
 
-static inline elu_exp_f_t elu_exp_f(float x) {
+static inline elu_exp_f_t elu_exp_f(float x, float low, float exponent) {
     elu_exp_f_t e;
-    float z = -264.f > x ? -264.f : x;
+    float z = low > x ? low : x;
     float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
     float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, z));
-    float t1 = fmaf(n, 0x1.555556p-2f, ELU_ROUND32), n1 = t1 - ELU_ROUND32;
+    float t1 = fmaf(n, 0x1.555556p-2f, exponent * 0x1.555556p-2f - 0.25f) + ELU_ROUND32, n1 = t1 - ELU_ROUND32;
     e.k1 = elu_f32(elu_u32(t1) << 23);
-    e.k2 = elu_f32(elu_u32(fmaf(n1, -2, t)) << 23);
+    e.k2 = elu_f32(elu_u32(fmaf(n1, -2, t + exponent)) << 23);
     e.hi = (1 - 0x1p-20f) + r;
     e.lo = fmaf(r * r, elu_poly_f(r), r - (e.hi - 1));
     return e;
 }
 
+static inline float elu_grad_times_f(float grad, elu_exp_f_t e) {
+    float u = grad * e.k1;
+    return fmaf(u, e.hi, u * e.lo) * e.k1 * e.k2;
+}
+
+/* At -195 2^n is 2^-281: less than half the smallest subnormal times the largest grad. */
 static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
     (void)s;
-    elu_exp_f_t e = elu_exp_f(x);
-    float u = grad * e.k1, y = fmaf(u, e.hi, u * e.lo) * e.k1 * e.k2;
+    float y = elu_grad_times_f(grad, elu_exp_f(x, -195, 0));
     return x > 0 ? grad : y;
 }
 
 static inline float elu_grad_scaled_exp_f(float grad, float x, elu_params_t s) {
-    elu_exp_f_t e = elu_exp_f(x);
-    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
-    float hi = a * e.hi, lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
-    float u = grad * e.k1;
-    return fmaf(u, hi, u * lo) * e.k1 * e.k2;
+    elu_exp_f_t e = elu_exp_f(x, (float)s.low, (float)s.exponent);
+    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a), hi = a * e.hi;
+    e.lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
+    e.hi = hi;
+    return elu_grad_times_f(grad, e);
 }
 
 static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
@@ -325,12 +331,12 @@ static inline double elu_forward_alpha_f64(double x, elu_params_t s) {
 }
 
 static inline double elu_forward_selu_f64(double x, elu_params_t s) {
-    elu_sum_t v = {x, 0};
     double y = elu_scaled_expm1_64(x, s.a_hi, s.a_lo);
 #if ELU_FMA
-    double up = elu_times_rounded(s.s_hi, s.s_lo, v);
-#else /* inf - inf in the low part */
-    double up = x <= DBL_MAX ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
+    double up = fma(s.s_hi, x, s.s_lo * x);
+#else /* an infinite x or a zero would lose itself among the parts */
+    elu_sum_t v = {x, 0};
+    double up = (x > 0) & (x <= DBL_MAX) ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
 #endif
     return x < 0 ? y : up;
 }
@@ -359,25 +365,26 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* exp(x + x_lo) = 2^n (e.hi + e.lo), 2^n = k1 k1 k2, as in elu_exp_f */
+/* exp(x + x_lo) 2^exponent = (e.hi + e.lo) k1 k1 k2, as in elu_exp_f */
 typedef struct {
     elu_sum_t e;
     double k1, k2;
 } elu_exp_t;
 
-static inline elu_exp_t elu_exp_64(double x, double x_lo) {
+static inline elu_exp_t elu_exp_64(double x, double x_lo, double exponent) {
     elu_exp_t y;
     double t = elu_mad(x, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
     double r = elu_mad(n, -ELU_LN2_HI, x), c = elu_mad(n, -ELU_LN2_LO, x_lo), p = r + c;
-    double t1 = elu_mad(n, 0x1.5555555555555p-2, ELU_ROUND64), n1 = t1 - ELU_ROUND64;
+    double third = 0x1.5555555555555p-2;
+    double t1 = elu_mad(n, third, exponent * third - 0.25) + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
     y.k1 = elu_exp2(t1);
-    y.k2 = elu_exp2(elu_mad(n1, -2, t));
+    y.k2 = elu_exp2(elu_mad(n1, -2, t + exponent));
     y.e.hi = (1 - 0x1p-20) + r;
     y.e.lo = elu_mad(p * p, elu_poly_64(p), (r - (y.e.hi - 1)) + c);
     return y;
 }
 
-/* grad 2^n (e.hi + e.lo), rounded */
+/* grad k1 k1 k2 (e.hi + e.lo), rounded */
 static inline double elu_grad_times(double grad, elu_exp_t y) {
     double u = grad * y.k1;
 #if ELU_FMA
@@ -386,38 +393,39 @@ static inline double elu_grad_times(double grad, elu_exp_t y) {
     double u1 = elu_head(u), u2 = u - u1, e1 = elu_head(y.e.hi);
     u2 = u2 == u2 ? u2 : 0; /* u infinite */
     double v = u1 * e1 + (u1 * ((y.e.hi - e1) + y.e.lo) + u2 * (y.e.hi + y.e.lo));
+    v = v == 0 ? u * y.e.hi : v; /* the sign of a zero */
 #endif
     return v * y.k1 * y.k2;
 }
 
-/* At -2128 (n = -3070) k1 is 0 and so is any grad times it. */
+/* At -1457 2^n is 2^-2102: less than half the smallest subnormal times the largest grad. */
 static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
     (void)s;
-    double y = elu_grad_times(grad, elu_exp_64(elu_clamp(x, -2128), 0));
+    double y = elu_grad_times(grad, elu_exp_64(elu_clamp(x, -1457), 0, 0));
     return x > 0 ? grad : y;
 }
 
-static inline double elu_grad_scaled_exp(double grad, double x, double a, double a_lo) {
-    elu_exp_t y = elu_exp_64(elu_clamp(x, -2128), 0);
-    y.e = elu_times(a, a_lo, y.e);
+static inline double elu_grad_scaled_exp(double grad, double x, elu_params_t s, double a_lo) {
+    elu_exp_t y = elu_exp_64(elu_clamp(x, s.low), 0, s.exponent);
+    y.e = elu_times(s.a_hi, a_lo, y.e);
     return elu_grad_times(grad, y);
 }
 
 static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
-    double y = elu_grad_scaled_exp(grad, x, s.a_hi, 0);
+    double y = elu_grad_scaled_exp(grad, x, s, 0);
     return x > 0 ? grad : y;
 }
 
 static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
     elu_exp_t one = {{s.s_hi, s.s_lo}, 1, 1};
-    double y = elu_grad_scaled_exp(grad, x, s.a_hi, s.a_lo);
+    double y = elu_grad_scaled_exp(grad, x, s, s.a_lo);
     double up = elu_grad_times(grad, one);
     return x > 0 ? up : y;
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s);
-    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo));
+    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo, 0));
     return x > 0 ? grad : y;
 }
 

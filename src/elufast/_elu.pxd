@@ -1,6 +1,6 @@
 cdef extern from "_elu.h" nogil:
     ctypedef struct elu_params_t:
-        double a_hi, a_lo, s_hi, s_lo, inv_hi, inv_lo, low, slope
+        double a_hi, a_lo, exponent, s_hi, s_lo, inv_hi, inv_lo, low, slope
 
     ctypedef void (*elu_kernel_t)(
         const void* x, const void* grad, void* out, ptrdiff_t n, elu_params_t s

@@ -13,7 +13,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX
-from libc.math cimport copysign, fabs, fma
+from libc.math cimport M_LN2 as LN2, copysign, fabs, fma, frexp, ldexp
 from numpy cimport ndarray
 
 from elufast._elu cimport *
@@ -76,15 +76,17 @@ def thread_limit() -> int:
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    cdef int op
+    cdef int op, exponent
     if family == SELU:
         s[0] = ELU_SELU_PARAMS
         op = ELU_SELU
     else:
-        s[0] = elu_params_t(a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha)
+        s[0] = elu_params_t(
+            a_hi=alpha, a_lo=0, exponent=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha
+        )
         op = ELU_UNIT if alpha == 1 else ELU_ALPHA
-        # Beyond, a float's low part, or alpha itself, would not be a normal number.
-        if single and op == ELU_ALPHA and not 1e-30 <= fabs(alpha) <= 1e30:
+        # Beyond, alpha's low part or 2^exponent may leave the range of a float.
+        if single and op == ELU_ALPHA and not 1e-12 <= fabs(alpha) <= 1e12:
             op = ELU_ANY
         if family == CELU and op != ELU_UNIT:
             op = ELU_ANY
@@ -95,12 +97,19 @@ cdef int prepare(Family family, bint backward, bint from_output, double alpha, b
             else:
                 s.inv_hi = copysign(DBL_MAX, alpha)
             if backward:
-                s.low = -2128 * alpha if alpha > 0 else 2100 * alpha
+                s.low = -1457 * alpha if alpha > 0 else 2100 * alpha
             else:
                 s.low = -64 * alpha if alpha > 0 else 1200 * alpha
     if from_output:
         return ELU_FROM_OUTPUT
-    return op + ELU_BACKWARD if backward else op
+    if not backward:
+        return op
+    if op == ELU_ALPHA or op == ELU_SELU:
+        s.a_hi = frexp(s.a_hi, &exponent)
+        s.a_lo = ldexp(s.a_lo, -exponent)
+        s.exponent = exponent
+        s.low = ((-281 if single else -2102) - exponent) * LN2
+    return op + ELU_BACKWARD
 
 
 cdef int team(ptrdiff_t n, int asked):
@@ -278,7 +287,8 @@ cdef inline object call(
     cdef int asked = 0, op
     cdef ndarray a, g, o
     if (
-        type(alpha) is float and usual(x, readable) and from_output is False
+        type(alpha) is float and usual(x, readable)
+        and (from_output is False or (from_output is True and <double> alpha > 0))
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
         and (not backward or (usual(grad, readable) and alike(x, grad)))
         and fabs(<double> alpha) <= DBL_MAX and (family != CELU or <double> alpha != 0)
@@ -293,7 +303,7 @@ cdef inline object call(
             o = out
         else:
             return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
-        op = prepare(family, backward, False, alpha, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32, &s)
+        op = prepare(family, backward, from_output is True, alpha, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32, &s)
         contiguous(op, a, g, o, s, asked)
         return o if out is not None or cnp.PyArray_NDIM(o) else o[()]
     return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
