@@ -132,14 +132,24 @@ static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
 #define ELU_LN2_F 0x1.62e430p-1f
 #define ELU_LN2_LO_F -0x1.05c610p-29f
 
-/* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 6 in all, relative error 2^-26.1; where the result's ulp is
- * largest relative to it the error is 0.11 * 2^-24 */
+/* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 6 in all; weighted by what the result's ulp is where r is used
+ * (r < 0: relative to expm1(r); r > 0: to 1 - expm1(r)) the error is 2^-27.1 */
 static inline float elu_poly_f(float r) {
-    float q = 0x1.6b73aap-10f;
-    q = fmaf(q, r, 0x1.1227aap-7f);
-    q = fmaf(q, r, 0x1.555716p-5f);
-    q = fmaf(q, r, 0x1.5554bp-3f);
-    return fmaf(q, r, 0x1.fffffep-2f);
+    float q = 0x1.6731e0p-10f;
+    q = fmaf(q, r, 0x1.123d18p-7f);
+    q = fmaf(q, r, 0x1.555dc4p-5f);
+    q = fmaf(q, r, 0x1.55548cp-3f);
+    return fmaf(q, r, 0x1.fffff4p-2f);
+}
+
+/* a q of the same, degree 7, error 2^-32.1: the products with a are taken out of the loop, and a / 2 is exact */
+static inline float elu_poly_a_f(float r, float a) {
+    float q = a * 0x1.9b3b16p-13f;
+    q = fmaf(q, r, a * 0x1.6d516ap-10f);
+    q = fmaf(q, r, a * 0x1.11156ep-7f);
+    q = fmaf(q, r, a * 0x1.5554e4p-5f);
+    q = fmaf(q, r, a * 0x1.555552p-3f);
+    return fmaf(q, r, a * 0.5f);
 }
 
 /* As an unsigned minimum of bit patterns the clamp costs one instruction; x >= 0 and NaN are selected away later. */
@@ -157,15 +167,15 @@ static inline float elu_forward_unit_f32(float x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* A * expm1(x): k r + (k - 1) is split into hi + lo without error, so that only small terms are rounded before the
- * last operation. */
+/* A expm1(x): k r + (k - 1) is hi + lo without error (Fast2Sum: |k - 1| >= |k r|, or n = 0), so that only small terms
+ * are rounded before the last operation. */
 static inline float elu_scaled_expm1_f(float x, elu_params_t s) {
     float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
     float z = elu_clamp_bits(x, -20);
     float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
     float r = fmaf(n, -ELU_LN2_F, z), k = elu_f32(elu_u32(t) << 23), m = k - 1;
-    float kr = k * r, hi = kr + m, lo = fmaf(kr * r, elu_poly_f(r), kr + (m - hi));
-    return fmaf(a, hi, fmaf(a, lo, a_lo * hi));
+    float kr = k * r, hi = kr + m, lo = kr + (m - hi);
+    return fmaf(a, hi, fmaf(kr * r, elu_poly_a_f(r, a), fmaf(a, lo, a_lo * hi)));
 }
 
 static inline float elu_forward_alpha_f32(float x, elu_params_t s) {
@@ -245,8 +255,19 @@ static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
 
 /* --------------------------------------------------------------------------------------------------- double */
 
-/* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.5 */
-static inline double elu_poly_64(double r) {
+/* p p - s, for s = p p rounded */
+static inline double elu_square_error(double p, double s) {
+#if ELU_FMA
+    return fma(p, p, -s);
+#else
+    double p1 = elu_head(p), p2 = p - p1;
+    return ((p1 * p1 - s) + 2 * p1 * p2) + p2 * p2;
+#endif
+}
+
+/* r^2 q(r) + c, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.5. Without FMA r^2 / 2
+ * is kept apart and its rounding made good. */
+static inline double elu_tail_64(double r, double c) {
     double q = 0x1.1f1a59405624bp-29;
     q = elu_mad(q, r, 0x1.af5f449149a0ep-26);
     q = elu_mad(q, r, 0x1.27e5132bfc6e2p-22);
@@ -257,7 +278,12 @@ static inline double elu_poly_64(double r) {
     q = elu_mad(q, r, 0x1.111111110f65p-7);
     q = elu_mad(q, r, 0x1.555555555554dp-5);
     q = elu_mad(q, r, 0x1.5555555555559p-3);
-    return elu_mad(q, r, 0.5);
+    double s = r * r;
+#if ELU_FMA
+    return fma(s, fma(q, r, 0.5), c);
+#else
+    return 0.5 * s + (s * (r * q) + (c + 0.5 * elu_square_error(r, s)));
+#endif
 }
 
 typedef struct {
@@ -305,7 +331,7 @@ static inline elu_sum_t elu_expm1_64(double x) {
     double r = elu_mad(n, -ELU_LN2_HI, z), c = n * -ELU_LN2_LO, p = ELU_FMA ? r : r + c;
     double kr = k * r;
     y.hi = kr + m;
-    y.lo = elu_mad(k, elu_mad(p * p, elu_poly_64(p), c), kr + (m - y.hi));
+    y.lo = elu_mad(k, elu_tail_64(p, c), kr + (m - y.hi));
     return y;
 }
 
@@ -350,16 +376,19 @@ static inline elu_sum_t elu_divided(double x, elu_params_t s) {
     return v;
 }
 
-/* alpha < 0 makes x / alpha positive and 2^n large: 2^n = k1 k2 and k1 comes last. Below 2^-54 the result is x, which
- * also keeps what an x / alpha among the subnormals has lost. */
+/* alpha < 0 makes x / alpha positive: 2^n = k1 k2 grows, with k1 coming last, and so does the share of r^2 / 2, whose
+ * rounding is made good. Below 2^-54 the result is x, which also keeps what an x / alpha among the subnormals lost. */
 static inline double elu_forward_any_f64(double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s), e;
     double t = elu_mad(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
     double t1 = n * 0.5 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
-    double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), m = k2 - elu_exp2(ELU_ROUND64 - n1);
+    double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), one = elu_exp2(ELU_ROUND64 - n1), m = k2 - one;
     double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
+#if ELU_FMA
+    c += 0.5 * elu_square_error(p, p * p);
+#endif
     e.hi = kr + m;
-    e.lo = elu_mad(k2, elu_mad(p * p, elu_poly_64(p), c), kr + (m - e.hi));
+    e.lo = elu_mad(k2, elu_tail_64(p, c), (kr + (m - e.hi)) + ((k2 - m) - one));
     double y = elu_times_rounded(s.a_hi, 0, e) * k1;
     y = fabs(z.hi) < 0x1p-54 ? x : y;
     return x < 0 ? y : x;
@@ -380,7 +409,7 @@ static inline elu_exp_t elu_exp_64(double x, double x_lo, double exponent) {
     y.k1 = elu_exp2(t1);
     y.k2 = elu_exp2(elu_mad(n1, -2, t + exponent));
     y.e.hi = (1 - 0x1p-20) + r;
-    y.e.lo = elu_mad(p * p, elu_poly_64(p), (r - (y.e.hi - 1)) + c);
+    y.e.lo = elu_tail_64(p, (r - (y.e.hi - 1)) + c);
     return y;
 }
 
