@@ -19,7 +19,7 @@ from elufast import _dispatch, _entry, _runtime
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FAMILIES = ("elu", "selu", "celu")
-_SUPPORTED = (np.float32, np.float64)
+_SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float32, np.float64)
 _MAX_THREADS = 1024
 
 

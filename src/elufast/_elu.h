@@ -32,15 +32,15 @@
 
 /* The three scalars, each as hi + lo. */
 typedef struct {
-    double a_hi, a_lo;     /* A = scale * alpha; backward, A = a 2^exponent with 0.5 <= |a| < 1 */
-    double exponent;
+    double a_hi, a_lo;     /* A = scale * alpha */
     double s_hi, s_lo;     /* scale; s_lo >= 0, so that an infinite x stays one in s_hi x + s_lo x */
     double inv_hi, inv_lo; /* 1 / alpha for CELU, else 1 */
-    double low;            /* x is clamped here: beyond it every result is saturated, 0, or overflows (CELU, alpha < 0) */
+    double low;            /* CELU clamps x here: beyond it each result is saturated, 0, or overflows (alpha < 0) */
     double slope;          /* f'(0) from below: A, for CELU 1 */
 } elu_params_t;
 
-/* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717, scale = 1.0507009873554804934193349852946 */
+/* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717,
+ * scale = 1.0507009873554804934193349852946 */
 static const elu_params_t ELU_SELU_PARAMS = {
     .a_hi = 0x1.c212cc640f031p+0,
     .a_lo = 0x1.05161b045a1f1p-56,
@@ -101,12 +101,12 @@ static inline double elu_exp2(double t) { return elu_f64(elu_u64(t) << 52); }
 
 /* expm1(r), |r| <= 0.3466, degree 7, relative error 2^-31.9 */
 static inline double elu_poly_d(double r) {
-    double q = 0x1.a032c3f6bb75dp-13;
-    q = elu_mad(q, r, 0x1.6d72592ccec4ep-10);
-    q = elu_mad(q, r, 0x1.111189ac1f975p-7);
-    q = elu_mad(q, r, 0x1.5554b0d2b18ap-5);
-    q = elu_mad(q, r, 0x1.555554ef3851p-3);
-    q = elu_mad(q, r, 0x1.000000260f898p-1);
+    double q = 0x1.a032bd9654e86p-13;
+    q = elu_mad(q, r, 0x1.6d71f204dd4c6p-10);
+    q = elu_mad(q, r, 0x1.1111896301eb8p-7);
+    q = elu_mad(q, r, 0x1.5554b133b7c2cp-5);
+    q = elu_mad(q, r, 0x1.555554ef94ea2p-3);
+    q = elu_mad(q, r, 0x1.00000025ee644p-1);
     return elu_mad(r * r, q, r);
 }
 
@@ -135,17 +135,17 @@ static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
 /* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 6 in all; weighted by what the result's ulp is where r is used
  * (r < 0: relative to expm1(r); r > 0: to 1 - expm1(r)) the error is 2^-27.1 */
 static inline float elu_poly_f(float r) {
-    float q = 0x1.6731e0p-10f;
-    q = fmaf(q, r, 0x1.123d18p-7f);
-    q = fmaf(q, r, 0x1.555dc4p-5f);
+    float q = 0x1.672fb8p-10f;
+    q = fmaf(q, r, 0x1.123d16p-7f);
+    q = fmaf(q, r, 0x1.555dc6p-5f);
     q = fmaf(q, r, 0x1.55548cp-3f);
     return fmaf(q, r, 0x1.fffff4p-2f);
 }
 
 /* a q of the same, degree 7, error 2^-32.1: the products with a are taken out of the loop, and a / 2 is exact */
 static inline float elu_poly_a_f(float r, float a) {
-    float q = a * 0x1.9b3b16p-13f;
-    q = fmaf(q, r, a * 0x1.6d516ap-10f);
+    float q = a * 0x1.9b3bf4p-13f;
+    q = fmaf(q, r, a * 0x1.6d5172p-10f);
     q = fmaf(q, r, a * 0x1.11156ep-7f);
     q = fmaf(q, r, a * 0x1.5554e4p-5f);
     q = fmaf(q, r, a * 0x1.555552p-3f);
@@ -190,56 +190,68 @@ static inline float elu_forward_selu_f32(float x, elu_params_t s) {
     return x < 0 ? y : up;
 }
 
-/* exp(x) 2^exponent = (hi + lo) k1 k1 k2: no factor, and no product on the way to grad exp(x), leaves the range of the
- * format unless the result does, for any grad. -0.25 makes n1 negative where n is, so that hi > 1 meets a smaller
- * grad. hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad times hi and lo then stays infinite. */
+/* Backward, an element is moderate if x > -40 and grad is 0 or at least 2^-40: then no step of the float formula leaves
+ * the normal numbers unless the result does. Loops check a block at a time and use the formula alone where they can;
+ * elsewhere each element still takes the one that is its own, so its neighbours do not matter. */
+static inline int32_t elu_moderate_f32(float x, float grad) {
+    return (elu_u32(x) < 0xc2200000u) & (2 * elu_u32(grad) - 1 >= 2 * 0x2b800000u - 1);
+}
+
+/* exp(x) = 2^n (hi + lo). hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad stays infinite. */
 typedef struct {
-    float hi, lo, k1, k2;
+    float hi, lo, k;
 } elu_exp_f_t;
 
-static inline elu_exp_f_t elu_exp_f(float x, float low, float exponent) {
+static inline elu_exp_f_t elu_exp_f(float x) {
     elu_exp_f_t e;
-    float z = low > x ? low : x;
-    float t = fmaf(z, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
-    float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, z));
-    float t1 = fmaf(n, 0x1.555556p-2f, exponent * 0x1.555556p-2f - 0.25f) + ELU_ROUND32, n1 = t1 - ELU_ROUND32;
-    e.k1 = elu_f32(elu_u32(t1) << 23);
-    e.k2 = elu_f32(elu_u32(fmaf(n1, -2, t + exponent)) << 23);
+    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, x));
+    e.k = elu_f32(elu_u32(t) << 23);
     e.hi = (1 - 0x1p-20f) + r;
     e.lo = fmaf(r * r, elu_poly_f(r), r - (e.hi - 1));
     return e;
 }
 
-static inline float elu_grad_times_f(float grad, elu_exp_f_t e) {
-    float u = grad * e.k1;
-    return fmaf(u, e.hi, u * e.lo) * e.k1 * e.k2;
-}
-
-/* At -195 2^n is 2^-281: less than half the smallest subnormal times the largest grad. */
-static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
+static inline float elu_moderate_unit_f32(float grad, float x, elu_params_t s) {
     (void)s;
-    float y = elu_grad_times_f(grad, elu_exp_f(x, -195, 0));
+    elu_exp_f_t e = elu_exp_f(x);
+    float u = grad * e.k, y = fmaf(u, e.hi, u * e.lo);
     return x > 0 ? grad : y;
 }
 
 static inline float elu_grad_scaled_exp_f(float grad, float x, elu_params_t s) {
-    elu_exp_f_t e = elu_exp_f(x, (float)s.low, (float)s.exponent);
+    elu_exp_f_t e = elu_exp_f(x);
     float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a), hi = a * e.hi;
-    e.lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
-    e.hi = hi;
-    return elu_grad_times_f(grad, e);
+    float lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
+    float u = grad * e.k;
+    return fmaf(u, hi, u * lo);
 }
 
-static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
+static inline float elu_moderate_alpha_f32(float grad, float x, elu_params_t s) {
     float y = elu_grad_scaled_exp_f(grad, x, s);
     return x > 0 ? grad : y;
 }
 
-static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
+static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
     float b = (float)s.s_hi, y = elu_grad_scaled_exp_f(grad, x, s);
     b = b > s.s_hi ? b - FLT_EPSILON : b;
     float up = fmaf(b, grad, (float)(s.s_hi - b) * grad);
     return x > 0 ? up : y;
+}
+
+static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
+    float y = elu_moderate_unit_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
+    return elu_moderate_f32(x, grad) ? y : any;
+}
+
+static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
+    float y = elu_moderate_alpha_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
+    return elu_moderate_f32(x, grad) ? y : any;
+}
+
+static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
+    float y = elu_moderate_selu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
+    return elu_moderate_f32(x, grad) ? y : any;
 }
 
 #else
@@ -250,6 +262,14 @@ static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
 #define elu_backward_unit_f32 elu_backward_any_f32
 #define elu_backward_alpha_f32 elu_backward_any_f32
 #define elu_backward_selu_f32 elu_backward_any_f32
+#define elu_moderate_unit_f32 elu_backward_any_f32
+#define elu_moderate_alpha_f32 elu_backward_any_f32
+#define elu_moderate_selu_f32 elu_backward_any_f32
+
+static inline int32_t elu_moderate_f32(float x, float grad) {
+    (void)x, (void)grad;
+    return 1;
+}
 
 #endif
 
@@ -265,18 +285,18 @@ static inline double elu_square_error(double p, double s) {
 #endif
 }
 
-/* r^2 q(r) + c, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.5. Without FMA r^2 / 2
- * is kept apart and its rounding made good. */
+/* r^2 q(r) + c, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.6. Without FMA
+ * r^2 / 2 is kept apart and its rounding made good. */
 static inline double elu_tail_64(double r, double c) {
-    double q = 0x1.1f1a59405624bp-29;
-    q = elu_mad(q, r, 0x1.af5f449149a0ep-26);
-    q = elu_mad(q, r, 0x1.27e5132bfc6e2p-22);
-    q = elu_mad(q, r, 0x1.71ddf8040b678p-19);
-    q = elu_mad(q, r, 0x1.a01a018e12086p-16);
-    q = elu_mad(q, r, 0x1.a01a01b006d6ep-13);
-    q = elu_mad(q, r, 0x1.6c16c16c1aafcp-10);
-    q = elu_mad(q, r, 0x1.111111110f65p-7);
-    q = elu_mad(q, r, 0x1.555555555554dp-5);
+    double q = 0x1.1f38cc4ee07efp-29;
+    q = elu_mad(q, r, 0x1.af5d03fe95204p-26);
+    q = elu_mad(q, r, 0x1.27e4f8b88221fp-22);
+    q = elu_mad(q, r, 0x1.71ddf9394667ep-19);
+    q = elu_mad(q, r, 0x1.a01a019e59769p-16);
+    q = elu_mad(q, r, 0x1.a01a01af9c82bp-13);
+    q = elu_mad(q, r, 0x1.6c16c16c167fcp-10);
+    q = elu_mad(q, r, 0x1.111111110f709p-7);
+    q = elu_mad(q, r, 0x1.5555555555559p-5);
     q = elu_mad(q, r, 0x1.5555555555559p-3);
     double s = r * r;
 #if ELU_FMA
@@ -362,7 +382,7 @@ static inline double elu_forward_selu_f64(double x, elu_params_t s) {
     double up = fma(s.s_hi, x, s.s_lo * x);
 #else /* an infinite x or a zero would lose itself among the parts */
     elu_sum_t v = {x, 0};
-    double up = (x > 0) & (x <= DBL_MAX) ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
+    double up = ((x > 0) & (x <= DBL_MAX)) ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
 #endif
     return x < 0 ? y : up;
 }
@@ -384,77 +404,110 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     double t1 = n * 0.5 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
     double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), one = elu_exp2(ELU_ROUND64 - n1), m = k2 - one;
     double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
+    c += ((r - p) + c) * p; /* what p has lost, times the derivative of expm1(p) - p */
 #if ELU_FMA
     c += 0.5 * elu_square_error(p, p * p);
 #endif
     e.hi = kr + m;
     e.lo = elu_mad(k2, elu_tail_64(p, c), (kr + (m - e.hi)) + ((k2 - m) - one));
-    double y = elu_times_rounded(s.a_hi, 0, e) * k1;
+    double y = elu_times_rounded(s.a_hi * k1, 0, e);
     y = fabs(z.hi) < 0x1p-54 ? x : y;
     return x < 0 ? y : x;
 }
 
-/* exp(x + x_lo) 2^exponent = (e.hi + e.lo) k1 k1 k2, as in elu_exp_f */
+/* As for float: x > -300, and grad 0 or at least 2^-200. */
+static inline int64_t elu_moderate_f64(double x, double grad) {
+    return (elu_u64(x) < 0xc072c00000000000u) & (2 * elu_u64(grad) - 1 >= 2 * 0x3370000000000000u - 1);
+}
+
+/* exp(x + x_lo) = 2^n (e.hi + e.lo), t = n + ELU_ROUND64; lo is positive, as in elu_exp_f */
 typedef struct {
     elu_sum_t e;
-    double k1, k2;
+    double t;
 } elu_exp_t;
 
-static inline elu_exp_t elu_exp_64(double x, double x_lo, double exponent) {
+static inline elu_exp_t elu_exp_64(double x, double x_lo) {
     elu_exp_t y;
-    double t = elu_mad(x, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
-    double r = elu_mad(n, -ELU_LN2_HI, x), c = elu_mad(n, -ELU_LN2_LO, x_lo), p = r + c;
-    double third = 0x1.5555555555555p-2;
-    double t1 = elu_mad(n, third, exponent * third - 0.25) + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
-    y.k1 = elu_exp2(t1);
-    y.k2 = elu_exp2(elu_mad(n1, -2, t + exponent));
+    y.t = elu_mad(x, ELU_LOG2E, ELU_ROUND64);
+    double n = y.t - ELU_ROUND64;
+    double r = elu_mad(n, -ELU_LN2_HI, x), c = elu_mad(n, -ELU_LN2_LO, x_lo);
     y.e.hi = (1 - 0x1p-20) + r;
-    y.e.lo = elu_tail_64(p, (r - (y.e.hi - 1)) + c);
+    y.e.lo = elu_tail_64(r + c, (r - (y.e.hi - 1)) + c);
     return y;
 }
 
-/* grad k1 k1 k2 (e.hi + e.lo), rounded */
-static inline double elu_grad_times(double grad, elu_exp_t y) {
-    double u = grad * y.k1;
+/* u (e.hi + e.lo) */
+static inline double elu_product(double u, elu_sum_t e) {
 #if ELU_FMA
-    double v = fma(u, y.e.hi, u * y.e.lo);
+    return fma(u, e.hi, u * e.lo);
 #else
-    double u1 = elu_head(u), u2 = u - u1, e1 = elu_head(y.e.hi);
+    double u1 = elu_head(u), u2 = u - u1, e1 = elu_head(e.hi);
     u2 = u2 == u2 ? u2 : 0; /* u infinite */
-    double v = u1 * e1 + (u1 * ((y.e.hi - e1) + y.e.lo) + u2 * (y.e.hi + y.e.lo));
-    v = v == 0 ? u * y.e.hi : v; /* the sign of a zero */
+    double v = u1 * e1 + (u1 * ((e.hi - e1) + e.lo) + u2 * (e.hi + e.lo));
+    return v == 0 ? u * e.hi : v; /* the sign of a zero */
 #endif
-    return v * y.k1 * y.k2;
 }
 
-/* At -1457 2^n is 2^-2102: less than half the smallest subnormal times the largest grad. */
-static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
+/* grad 2^n (e.hi + e.lo), for any grad and n: the first product is moved to the middle of the range, and the rest of
+ * the exponent is split into three factors that all shrink or all grow. */
+static inline double elu_grad_times(double grad, elu_exp_t y) {
+    double up = fabs(grad) < 1 ? 200 : -200, g = grad * (fabs(grad) < 1 ? 0x1p200 : 0x1p-200);
+    double t = y.t - up, n = t - ELU_ROUND64;
+    double t1 = n * 0x1.5555555555555p-2 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
+    double k1 = elu_exp2(t1), k2 = elu_exp2(t - 2 * n1);
+    return elu_product(g, y.e) * k1 * k1 * k2;
+}
+
+static inline double elu_moderate_unit_f64(double grad, double x, elu_params_t s) {
     (void)s;
-    double y = elu_grad_times(grad, elu_exp_64(elu_clamp(x, -1457), 0, 0));
+    elu_exp_t e = elu_exp_64(x, 0);
+    double y = elu_product(grad * elu_exp2(e.t), e.e);
     return x > 0 ? grad : y;
 }
 
-static inline double elu_grad_scaled_exp(double grad, double x, elu_params_t s, double a_lo) {
-    elu_exp_t y = elu_exp_64(elu_clamp(x, s.low), 0, s.exponent);
-    y.e = elu_times(s.a_hi, a_lo, y.e);
-    return elu_grad_times(grad, y);
+static inline double elu_grad_scaled_exp(double grad, double x, double a, double a_lo) {
+    elu_exp_t e = elu_exp_64(x, 0);
+    return elu_product(grad * elu_exp2(e.t), elu_times(a, a_lo, e.e));
+}
+
+static inline double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) {
+    double y = elu_grad_scaled_exp(grad, x, s.a_hi, 0);
+    return x > 0 ? grad : y;
+}
+
+static inline double elu_moderate_selu_f64(double grad, double x, elu_params_t s) {
+    elu_sum_t scale = {s.s_hi, s.s_lo};
+    double y = elu_grad_scaled_exp(grad, x, s.a_hi, s.a_lo), up = elu_product(grad, scale);
+    return x > 0 ? up : y;
+}
+
+/* At -1530 2^n is 2^-2207: times the largest grad and alpha less than half the smallest subnormal. */
+static inline double elu_far_64(double grad, double x, elu_params_t s) {
+    elu_exp_t e = elu_exp_64(elu_clamp(x, -1530), 0);
+    elu_sum_t scale = {s.s_hi, s.s_lo};
+    e.e = elu_times(s.a_hi, s.a_lo, e.e);
+    double y = elu_grad_times(grad, e), up = elu_product(grad, scale);
+    return x > 0 ? up : y;
+}
+
+static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
+    double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
+    return elu_moderate_f64(x, grad) ? y : far;
 }
 
 static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
-    double y = elu_grad_scaled_exp(grad, x, s, 0);
-    return x > 0 ? grad : y;
+    double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
+    return elu_moderate_f64(x, grad) ? y : far;
 }
 
 static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
-    elu_exp_t one = {{s.s_hi, s.s_lo}, 1, 1};
-    double y = elu_grad_scaled_exp(grad, x, s, s.a_lo);
-    double up = elu_grad_times(grad, one);
-    return x > 0 ? up : y;
+    double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
+    return elu_moderate_f64(x, grad) ? y : far;
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s);
-    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo, 0));
+    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo));
     return x > 0 ? grad : y;
 }
 

@@ -1,6 +1,8 @@
+from libc.stdint cimport int32_t, int64_t
+
 cdef extern from "_elu.h" nogil:
     ctypedef struct elu_params_t:
-        double a_hi, a_lo, exponent, s_hi, s_lo, inv_hi, inv_lo, low, slope
+        double a_hi, a_lo, s_hi, s_lo, inv_hi, inv_lo, low, slope
 
     ctypedef void (*elu_kernel_t)(
         const void* x, const void* grad, void* out, ptrdiff_t n, elu_params_t s
@@ -18,6 +20,10 @@ cdef extern from "_elu.h" nogil:
     float elu_backward_alpha_f32(float grad, float x, elu_params_t s) noexcept
     float elu_backward_selu_f32(float grad, float x, elu_params_t s) noexcept
     float elu_backward_any_f32(float grad, float x, elu_params_t s) noexcept
+    float elu_moderate_unit_f32(float grad, float x, elu_params_t s) noexcept
+    float elu_moderate_alpha_f32(float grad, float x, elu_params_t s) noexcept
+    float elu_moderate_selu_f32(float grad, float x, elu_params_t s) noexcept
+    int32_t elu_moderate_f32(float x, float grad) noexcept
     float elu_from_output_f32(float grad, float y, elu_params_t s) noexcept
 
     double elu_forward_unit_f64(double x, elu_params_t s) noexcept
@@ -28,6 +34,10 @@ cdef extern from "_elu.h" nogil:
     double elu_backward_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_backward_selu_f64(double grad, double x, elu_params_t s) noexcept
     double elu_backward_any_f64(double grad, double x, elu_params_t s) noexcept
+    double elu_moderate_unit_f64(double grad, double x, elu_params_t s) noexcept
+    double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) noexcept
+    double elu_moderate_selu_f64(double grad, double x, elu_params_t s) noexcept
+    int64_t elu_moderate_f64(double x, double grad) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
 cdef extern from "_span.h" nogil:

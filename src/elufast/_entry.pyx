@@ -7,13 +7,14 @@ block by block.
 """
 import os
 
-cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.pythread cimport NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
+)
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX
-from libc.math cimport M_LN2 as LN2, copysign, fabs, fma, frexp, ldexp
+from libc.math cimport copysign, fabs, fma
 from numpy cimport ndarray
 
 from elufast._elu cimport *
@@ -76,40 +77,32 @@ def thread_limit() -> int:
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    cdef int op, exponent
+    cdef int op
     if family == SELU:
         s[0] = ELU_SELU_PARAMS
         op = ELU_SELU
     else:
         s[0] = elu_params_t(
-            a_hi=alpha, a_lo=0, exponent=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha
+            a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha
         )
         op = ELU_UNIT if alpha == 1 else ELU_ALPHA
-        # Beyond, alpha's low part or 2^exponent may leave the range of a float.
+        # Beyond, the parts of a float's products are not normal numbers.
         if single and op == ELU_ALPHA and not 1e-12 <= fabs(alpha) <= 1e12:
             op = ELU_ANY
         if family == CELU and op != ELU_UNIT:
             op = ELU_ANY
+            if single and not 1e-100 <= fabs(alpha) <= 1e100:  # the same floats, and x / alpha in range
+                s.a_hi = alpha = copysign(1e-100 if fabs(alpha) < 1 else 1e100, alpha)
             s.slope = 1
             s.inv_hi = 1 / alpha
             if fabs(s.inv_hi) <= DBL_MAX:
                 s.inv_lo = fma(-alpha, s.inv_hi, 1) / alpha
             else:
                 s.inv_hi = copysign(DBL_MAX, alpha)
-            if backward:
-                s.low = -1457 * alpha if alpha > 0 else 2100 * alpha
-            else:
-                s.low = -64 * alpha if alpha > 0 else 1200 * alpha
+            s.low = (-1530 if backward else -64) / s.inv_hi if alpha > 0 else 1500 / s.inv_hi
     if from_output:
         return ELU_FROM_OUTPUT
-    if not backward:
-        return op
-    if op == ELU_ALPHA or op == ELU_SELU:
-        s.a_hi = frexp(s.a_hi, &exponent)
-        s.a_lo = ldexp(s.a_lo, -exponent)
-        s.exponent = exponent
-        s.low = ((-281 if single else -2102) - exponent) * LN2
-    return op + ELU_BACKWARD
+    return op + ELU_BACKWARD if backward else op
 
 
 cdef int team(ptrdiff_t n, int asked):
@@ -212,7 +205,9 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
                 made += 1
             for i in range(threads):
                 it = walks[i].it
-                cnp.NpyIter_ResetToIterIndexRange(it, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL)
+                cnp.NpyIter_ResetToIterIndexRange(
+                    it, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
+                )
                 walks[i].next = cnp.NpyIter_GetIterNext(it, NULL)
                 walks[i].data = cnp.NpyIter_GetDataPtrArray(it)
                 walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(it)
@@ -232,13 +227,18 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
     return 0
 
 
-def evaluate(family: int, backward: bool, from_output: bool, x: ndarray, grad: ndarray, alpha: float, out: ndarray, num_threads: int) -> None:
+def evaluate(
+    family: int, backward: bool, from_output: bool, x: ndarray, grad: ndarray, alpha: float, out: ndarray,
+    num_threads: int,
+) -> None:
     """Fill ``out``. All is valid: one shape, float32 or float64, out writeable and, where it
-    overlaps an input, the same elements. ``grad`` is x if there is none, ``num_threads`` 0 if not given."""
+    overlaps an input, the same elements. ``grad`` is x if there is none, ``num_threads`` 0 if not
+    given."""
     cdef elu_params_t s
     cdef ndarray a = x, g = grad, o = out
     cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(o) == 4, &s)
-    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    cdef int f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
     if cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(g) and cnp.PyArray_ISNOTSWAPPED(o) and (
         cnp.PyArray_CHKFLAGS(a, c) and cnp.PyArray_CHKFLAGS(g, c) and cnp.PyArray_CHKFLAGS(o, c)
         or cnp.PyArray_CHKFLAGS(a, f) and cnp.PyArray_CHKFLAGS(g, f) and cnp.PyArray_CHKFLAGS(o, f)
@@ -299,7 +299,10 @@ cdef inline object call(
             asked = num_threads
         if out is None:
             o = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
-        elif usual(out, readable | cnp.NPY_ARRAY_WRITEABLE) and alike(a, out) and apart(a, out) and apart(g, out):
+        elif (
+            usual(out, readable | cnp.NPY_ARRAY_WRITEABLE)
+            and alike(a, out) and apart(a, out) and apart(g, out)
+        ):
             o = out
         else:
             return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
@@ -427,7 +430,8 @@ def elu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads
     TypeError
         If grad, x or out has another dtype, or theirs differ.
     ValueError
-        If grad, x or out differ in shape or out is read-only; if alpha is not finite, or not positive with ``from_output=True``.
+        If grad, x or out differ in shape or out is read-only; if alpha is not finite,
+        or not positive with ``from_output=True``.
 
     Notes
     -----
@@ -705,7 +709,8 @@ def celu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_thread
     TypeError
         If grad, x or out has another dtype, or theirs differ.
     ValueError
-        If grad, x or out differ in shape or out is read-only; if alpha is not finite, is 0, or not positive with ``from_output=True``.
+        If grad, x or out differ in shape or out is read-only; if alpha is not finite, is 0,
+        or not positive with ``from_output=True``.
 
     Notes
     -----

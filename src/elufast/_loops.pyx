@@ -7,11 +7,29 @@ shares contiguous memoryviews out among threads. ``kernels`` hands the same kern
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 
+from libc.stdint cimport int32_t, int64_t
+
 from elufast._elu cimport *
 
 ctypedef fused real:
     float
     double
+
+
+cdef enum:
+    BLOCK = 1024
+
+
+cdef bint moderate(const real* x, const real* grad, ptrdiff_t n) noexcept nogil:
+    cdef ptrdiff_t i
+    cdef int32_t all_f32 = 1
+    cdef int64_t all_f64 = 1
+    for i in range(n):
+        if real is float:
+            all_f32 &= elu_moderate_f32(x[i], grad[i])
+        else:
+            all_f64 &= elu_moderate_f64(x[i], grad[i])
+    return all_f32 != 0 and all_f64 != 0
 
 
 # Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself.
@@ -26,12 +44,22 @@ cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 
 cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_backward_unit_f32(grad[i], x[i], s)
+    cdef ptrdiff_t i, start = 0, stop
+    while start < n:
+        stop = min(start + BLOCK, n)
+        if moderate(&x[start], &grad[start], stop - start):
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_moderate_unit_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_moderate_unit_f64(grad[i], x[i], s)
         else:
-            out[i] = elu_backward_unit_f64(grad[i], x[i], s)
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_backward_unit_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_backward_unit_f64(grad[i], x[i], s)
+        start = stop
 
 
 cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
@@ -44,12 +72,22 @@ cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n,
 
 
 cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
+    cdef ptrdiff_t i, start = 0, stop
+    while start < n:
+        stop = min(start + BLOCK, n)
+        if moderate(&x[start], &grad[start], stop - start):
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
         else:
-            out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
+        start = stop
 
 
 cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
@@ -62,12 +100,22 @@ cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 
 cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_backward_selu_f32(grad[i], x[i], s)
+    cdef ptrdiff_t i, start = 0, stop
+    while start < n:
+        stop = min(start + BLOCK, n)
+        if moderate(&x[start], &grad[start], stop - start):
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_moderate_selu_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_moderate_selu_f64(grad[i], x[i], s)
         else:
-            out[i] = elu_backward_selu_f64(grad[i], x[i], s)
+            for i in range(start, stop):
+                if real is float:
+                    out[i] = elu_backward_selu_f32(grad[i], x[i], s)
+                else:
+                    out[i] = elu_backward_selu_f64(grad[i], x[i], s)
+        start = stop
 
 
 cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
