@@ -309,3 +309,6 @@ def _default_num_threads() -> int:
 
 
 _entry.bind(_dispatch.loops, _runtime.cache_bytes(), _default_num_threads(), call)
+
+for _function in (set_num_threads, get_num_threads, runtime_info, show_runtime):
+    _function.__module__ = "elufast"

@@ -401,7 +401,7 @@ static inline elu_sum_t elu_divided(double x, elu_params_t s) {
 static inline double elu_forward_any_f64(double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s), e;
     double t = elu_mad(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
-    double t1 = n * 0.5 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
+    double t1 = n * (s.a_hi < 0 ? 0.5 : 0) + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
     double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), one = elu_exp2(ELU_ROUND64 - n1), m = k2 - one;
     double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
     c += ((r - p) + c) * p; /* what p has lost, times the derivative of expm1(p) - p */
@@ -410,7 +410,7 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
 #endif
     e.hi = kr + m;
     e.lo = elu_mad(k2, elu_tail_64(p, c), (kr + (m - e.hi)) + ((k2 - m) - one));
-    double y = elu_times_rounded(s.a_hi * k1, 0, e);
+    double y = elu_times_rounded(s.a_hi, 0, e) * k1;
     y = fabs(z.hi) < 0x1p-54 ? x : y;
     return x < 0 ? y : x;
 }

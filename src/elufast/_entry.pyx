@@ -99,7 +99,10 @@ cdef int prepare(Family family, bint backward, bint from_output, double alpha, b
                 s.inv_lo = fma(-alpha, s.inv_hi, 1) / alpha
             else:
                 s.inv_hi = copysign(DBL_MAX, alpha)
-            s.low = (-1530 if backward else -64) / s.inv_hi if alpha > 0 else 1500 / s.inv_hi
+            if alpha > 0:
+                s.low = (-1530 if backward else -64) / s.inv_hi
+            else:
+                s.low = (1500 if backward else 1200) / s.inv_hi
     if from_output:
         return ELU_FROM_OUTPUT
     return op + ELU_BACKWARD if backward else op
