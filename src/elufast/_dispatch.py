@@ -9,18 +9,15 @@ from elufast import _runtime
 
 
 def _load(level: str) -> ModuleType:
-    # Literal imports: tools that freeze a program find them.
+    # Literal imports, which tools that freeze a program find; `from elufast import` would raise ImportError
+    # instead of ModuleNotFoundError where the level was not built.
     if level == "v4":
-        from elufast import _loops_v4
-
-        return _loops_v4
-    if level == "v3":
-        from elufast import _loops_v3
-
-        return _loops_v3
-    from elufast import _loops_base
-
-    return _loops_base
+        import elufast._loops_v4 as loops
+    elif level == "v3":
+        import elufast._loops_v3 as loops
+    else:
+        import elufast._loops_base as loops
+    return loops
 
 
 def built_levels() -> tuple[str, ...]:

@@ -190,11 +190,19 @@ static inline float elu_forward_selu_f32(float x, elu_params_t s) {
     return x < 0 ? y : up;
 }
 
-/* Backward, an element is moderate if x > -40 and grad is 0 or at least 2^-40: then no step of the float formula leaves
- * the normal numbers unless the result does. Loops check a block at a time and use the formula alone where they can;
- * elsewhere each element still takes the one that is its own, so its neighbours do not matter. */
-static inline int32_t elu_moderate_f32(float x, float grad) {
-    return (elu_u32(x) < 0xc2200000u) & (2 * elu_u32(grad) - 1 >= 2 * 0x2b800000u - 1);
+/* Backward, an element is moderate unless x <= -40 or 0 < |grad| < 2^-40: then no step of the float formula leaves the
+ * normal numbers unless the result does. Loops check a block at a time and use the formula alone where they can;
+ * elsewhere each element still takes the one that is its own, so its neighbours do not matter. Returns bits, 0 if
+ * moderate: an OR of selected floats is what compilers vectorize at every level. */
+static inline uint32_t elu_extreme_f32(float x, float grad) {
+    float g = fabsf(grad);
+    return elu_u32(x <= -40 ? 1.f : 0.f) | elu_u32(g < 0x1p-40f ? g : 0.f);
+}
+
+static inline float elu_choose_f32(float x, float grad, float moderate, float extreme) {
+    float g = fabsf(grad), y = x <= -40 ? extreme : moderate;
+    g = g == 0 ? 1 : g;
+    return g < 0x1p-40f ? extreme : y;
 }
 
 /* exp(x) = 2^n (hi + lo). hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad stays infinite. */
@@ -241,17 +249,17 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
 
 static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_unit_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_moderate_f32(x, grad) ? y : any;
+    return elu_choose_f32(x, grad, y, any);
 }
 
 static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_alpha_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_moderate_f32(x, grad) ? y : any;
+    return elu_choose_f32(x, grad, y, any);
 }
 
 static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_selu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_moderate_f32(x, grad) ? y : any;
+    return elu_choose_f32(x, grad, y, any);
 }
 
 #else
@@ -266,9 +274,9 @@ static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
 #define elu_moderate_alpha_f32 elu_backward_any_f32
 #define elu_moderate_selu_f32 elu_backward_any_f32
 
-static inline int32_t elu_moderate_f32(float x, float grad) {
+static inline uint32_t elu_extreme_f32(float x, float grad) {
     (void)x, (void)grad;
-    return 1;
+    return 0;
 }
 
 #endif
@@ -415,9 +423,16 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* As for float: x > -300, and grad 0 or at least 2^-200. */
-static inline int64_t elu_moderate_f64(double x, double grad) {
-    return (elu_u64(x) < 0xc072c00000000000u) & (2 * elu_u64(grad) - 1 >= 2 * 0x3370000000000000u - 1);
+/* As for float: moderate unless x <= -300 or 0 < |grad| < 2^-200. */
+static inline uint64_t elu_extreme_f64(double x, double grad) {
+    double g = fabs(grad);
+    return elu_u64(x <= -300 ? 1.0 : 0.0) | elu_u64(g < 0x1p-200 ? g : 0.0);
+}
+
+static inline double elu_choose_f64(double x, double grad, double moderate, double extreme) {
+    double g = fabs(grad), y = x <= -300 ? extreme : moderate;
+    g = g == 0 ? 1 : g;
+    return g < 0x1p-200 ? extreme : y;
 }
 
 /* exp(x + x_lo) = 2^n (e.hi + e.lo), t = n + ELU_ROUND64; lo is positive, as in elu_exp_f */
@@ -492,17 +507,17 @@ static inline double elu_far_64(double grad, double x, elu_params_t s) {
 
 static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_moderate_f64(x, grad) ? y : far;
+    return elu_choose_f64(x, grad, y, far);
 }
 
 static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_moderate_f64(x, grad) ? y : far;
+    return elu_choose_f64(x, grad, y, far);
 }
 
 static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_moderate_f64(x, grad) ? y : far;
+    return elu_choose_f64(x, grad, y, far);
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "_elu.h" nogil:
     ctypedef struct elu_params_t:
@@ -23,7 +23,7 @@ cdef extern from "_elu.h" nogil:
     float elu_moderate_unit_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_alpha_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_selu_f32(float grad, float x, elu_params_t s) noexcept
-    int32_t elu_moderate_f32(float x, float grad) noexcept
+    uint32_t elu_extreme_f32(float x, float grad) noexcept
     float elu_from_output_f32(float grad, float y, elu_params_t s) noexcept
 
     double elu_forward_unit_f64(double x, elu_params_t s) noexcept
@@ -37,7 +37,7 @@ cdef extern from "_elu.h" nogil:
     double elu_moderate_unit_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_selu_f64(double grad, double x, elu_params_t s) noexcept
-    int64_t elu_moderate_f64(double x, double grad) noexcept
+    uint64_t elu_extreme_f64(double x, double grad) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
 cdef extern from "_span.h" nogil:

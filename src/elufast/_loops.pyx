@@ -7,7 +7,7 @@ shares contiguous memoryviews out among threads. ``kernels`` hands the same kern
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from elufast._elu cimport *
 
@@ -22,14 +22,14 @@ cdef enum:
 
 cdef bint moderate(const real* x, const real* grad, ptrdiff_t n) noexcept nogil:
     cdef ptrdiff_t i
-    cdef int32_t all_f32 = 1
-    cdef int64_t all_f64 = 1
+    cdef uint32_t extreme_f32 = 0
+    cdef uint64_t extreme_f64 = 0
     for i in range(n):
         if real is float:
-            all_f32 &= elu_moderate_f32(x[i], grad[i])
+            extreme_f32 |= elu_extreme_f32(x[i], grad[i])
         else:
-            all_f64 &= elu_moderate_f64(x[i], grad[i])
-    return all_f32 != 0 and all_f64 != 0
+            extreme_f64 |= elu_extreme_f64(x[i], grad[i])
+    return extreme_f32 == 0 and extreme_f64 == 0
 
 
 # Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself.
