@@ -69,9 +69,7 @@ def _elufast() -> Maker:
     def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
         import numpy as np
 
-        forward, inplace, backward = (
-            getattr(elufast, function + suffix) for suffix in ("", "_", "_backward")
-        )
+        forward, inplace, backward = (getattr(elufast, function + suffix) for suffix in ("", "_", "_backward"))
         alpha = {} if function == "selu" else {"alpha": ALPHA[function]}
         out, copy = np.zeros_like(x), x.copy()
         elufast.set_num_threads(threads)
@@ -80,9 +78,7 @@ def _elufast() -> Maker:
             "out": partial(forward, x, **alpha, out=out),
             "in place": partial(inplace, copy, **alpha),
             "backward": partial(backward, grad, x, **alpha, out=out),
-            "backward from output": partial(
-                backward, grad, y, **alpha, from_output=True, out=out
-            ),
+            "backward from output": partial(backward, grad, y, **alpha, from_output=True, out=out),
             "backward in place": partial(backward, grad, x, **alpha, out=grad),
         }[mode]
 
@@ -187,9 +183,7 @@ def _onnxruntime() -> Maker:
             opset_imports=[helper.make_opsetid("", 18)],
             ir_version=9,
         )
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         if mode == "new":
             return partial(session.run, None, {"x": x})
         binding, out = session.io_binding(), np.zeros_like(x)
@@ -221,9 +215,7 @@ def _openvino() -> Maker:
         else:
             constants = (np.float32(ALPHA["selu"]), np.float32(SCALE["selu"]))
             node = ops.selu(parameter, *(ops.constant(c) for c in constants))
-        request = core.compile_model(
-            openvino.Model([node], [parameter]), "CPU", config
-        ).create_infer_request()
+        request = core.compile_model(openvino.Model([node], [parameter]), "CPU", config).create_infer_request()
         out = np.zeros_like(x)
         request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
         request.set_output_tensor(openvino.Tensor(out, shared_memory=True))
@@ -237,9 +229,7 @@ def _openvino() -> Maker:
 
 
 def _jax() -> Maker:
-    os.environ["XLA_FLAGS"] = (
-        "--xla_cpu_multi_thread_eigen=false" if os.environ["OMP_NUM_THREADS"] == "1" else ""
-    )
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false" if os.environ["OMP_NUM_THREADS"] == "1" else ""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -433,9 +423,7 @@ def measure(options: argparse.Namespace, names: list[str]) -> Times:
     times: Times = {}
     for threads in options.threads:
         workers = {name: Library(name, threads, options.tflite) for name in names}
-        grid = list(
-            itertools.product(options.dtypes, options.sizes, options.functions, options.modes)
-        )
+        grid = list(itertools.product(options.dtypes, options.sizes, options.functions, options.modes))
         for k, (dtype, size, function, mode) in enumerate(grid):
             best: dict[str, float] = {}
             for _ in range(options.rounds):
@@ -471,8 +459,7 @@ def summary(times: Times) -> str:
         best = times[function, dtype, threads, mode, size]
         winner = min((t, n) for n, t in best.items() if n != "elufast" and n not in FLOORS)[1]
         lines.append(
-            f"behind: {function} {dtype} {mode}, {size} elements, {threads} threads: "
-            f"{1 / value:.2f} times {winner}"
+            f"behind: {function} {dtype} {mode}, {size} elements, {threads} threads: {1 / value:.2f} times {winner}"
         )
     return "\n".join(lines)
 
@@ -496,9 +483,7 @@ def picture(times: Times, names: list[str], path: Path) -> None:
     from matplotlib import pyplot
 
     threads = sorted({cell[2] for cell in times})
-    figure, axes = pyplot.subplots(
-        len(DTYPES), len(threads), figsize=(6 * len(threads), 8), sharex=True, squeeze=False
-    )
+    figure, axes = pyplot.subplots(len(DTYPES), len(threads), figsize=(6 * len(threads), 8), sharex=True, squeeze=False)
     for row, dtype in zip(axes, DTYPES, strict=True):
         for axis, count in zip(row, threads, strict=True):
             for index, name in enumerate(names):
@@ -558,15 +543,15 @@ def main() -> None:
     parser.add_argument("--sizes", type=listed(int), default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.02, help="a library, a cell and a round")
-    parser.add_argument("--tflite", default="", help="a model of one ELU, for XNNPACK")
+    parser.add_argument(
+        "--tflite", default=str(Path(__file__).with_name("elu.tflite")), help="a model of one ELU, for XNNPACK"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/peers"))
     options = parser.parse_args()
     if options.worker:
         worker(options.worker)
         return
     names = [n for n in options.libraries if importlib.util.find_spec(MODULES[n])]
-    if not options.tflite and "XNNPACK" in names:
-        names.remove("XNNPACK")
     missing = sorted(set(options.libraries) - set(names))
     if missing:
         print("left out:", ", ".join(missing), file=sys.stderr)

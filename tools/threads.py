@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from elufast._dispatch import level, loops
 
-PARAMS = dict(a_hi=1.5, a_lo=0.0, s_hi=1.0, s_lo=0.0, inv_hi=1.0, inv_lo=0.0, low=-100.0, slope=1.5)
+PARAMS = {"a_hi": 1.5, "s_hi": 1.0, "inv_hi": 1.0, "low": -100.0, "slope": 1.5, "a_lo": 0.0, "s_lo": 0.0, "inv_lo": 0.0}
 KERNELS = {
     "elu": 0,
     "elu, alpha": 1,
@@ -32,13 +33,13 @@ SIZES = [int(2 ** (k / 2)) for k in range(20, 41)]
 ROUNDS = 60
 
 
-def seconds(run: Callable[[int], Any], rounds: int) -> tuple[float, float]:
+def seconds(run: Callable[[int, bool], Any], rounds: int) -> tuple[float, float]:
     """Best times with one and with two threads, taken in turn."""
     best = [math.inf, math.inf]
     for _ in range(rounds):
         for k in range(2):
             start = time.perf_counter()
-            run(k + 1)
+            run(k + 1, False)
             best[k] = min(best[k], time.perf_counter() - start)
     return best[0], best[1]
 
@@ -54,7 +55,7 @@ def main() -> None:
             pays, join, gain = SIZES[-1], math.inf, 0.0
             for size in reversed(SIZES):
                 views = (x[:size], grad[:size], out[:size])
-                one, two = seconds(lambda n, v=views: run(op, *v, PARAMS, n, False), ROUNDS)  # type: ignore[misc]
+                one, two = seconds(partial(run, op, *views, PARAMS), ROUNDS)
                 gain = gain or one / two
                 join = min(join, two - one / 2)
                 if two > one:

@@ -55,8 +55,7 @@ def _same(name: str, a: str, x: Array, b: str, y: Array) -> None:
     if x.dtype.type is not y.dtype.type:
         raise TypeError(
             f"{name}: {a} has dtype {x.dtype} and {b} has dtype {y.dtype}; they must be the same, "
-            f"for nothing is cast: "
-            + (f"pass np.empty_like({a})" if b == "out" else f"pass {a}.astype({b}.dtype)")
+            f"for nothing is cast: " + (f"pass np.empty_like({a})" if b == "out" else f"pass {a}.astype({b}.dtype)")
         )
     if x.shape != y.shape:
         raise ValueError(
@@ -104,8 +103,7 @@ def _num_threads(name: str, value: Any) -> int:
         ) from None
     if count < 1:
         raise ValueError(
-            f"{name}: num_threads must be at least 1, got {count}; pass None to use as many as the "
-            f"work repays"
+            f"{name}: num_threads must be at least 1, got {count}; pass None to use as many as the work repays"
         )
     return min(count, _MAX_THREADS)
 
@@ -113,9 +111,7 @@ def _num_threads(name: str, value: Any) -> int:
 def _overlaps_itself(array: Array) -> bool:
     """Whether two indices may share memory: False only if each stride steps over what lies within."""
     within = array.itemsize
-    for stride, length in sorted(
-        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
-    ):
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < within:
             return True
         within = stride * (length - 1) + within
@@ -136,7 +132,7 @@ def _clear_of(a: Array, out: Array) -> Array:
     if not np.may_share_memory(a, out) or _same_elements(a, out):
         return a
     try:
-        return a.copy("K") if np.shares_memory(a, out, max_work=1) else a
+        return a.copy("K") if np.shares_memory(a, out, max_work=1) else a  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return a.copy("K")
 
@@ -199,15 +195,11 @@ def call(
             _refuse_dtype(name, label, out, result.dtype)
         _same(name, second, array, label, result)
         if not result.flags.writeable:
-            raise ValueError(
-                f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()"
-            )
+            raise ValueError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
         shared = gradient is array
         array = _clear_of(array, result)
         gradient = array if shared else _clear_of(gradient, result)
-    _entry.evaluate(
-        family, backward, bool(from_output), array, gradient, number, result, threads
-    )
+    _entry.evaluate(family, backward, bool(from_output), array, gradient, number, result, threads)
     if out is not None:
         return out
     if isinstance(x, np.ndarray) and type(x) is not np.ndarray:

@@ -12,12 +12,16 @@ def _load(level: str) -> ModuleType:
     # Literal imports, which tools that freeze a program find; `from elufast import` would raise ImportError
     # instead of ModuleNotFoundError where the level was not built.
     if level == "v4":
-        import elufast._loops_v4 as loops
-    elif level == "v3":
-        import elufast._loops_v3 as loops
-    else:
-        import elufast._loops_base as loops
-    return loops
+        import elufast._loops_v4
+
+        return elufast._loops_v4
+    if level == "v3":
+        import elufast._loops_v3
+
+        return elufast._loops_v3
+    import elufast._loops_base
+
+    return elufast._loops_base
 
 
 def built_levels() -> tuple[str, ...]:

@@ -1,0 +1,111 @@
+# Each task has a virtual environment of its own, made on first use and again when the package's sources change.
+# Needed: Python 3.11 or newer with venv, pip and a C compiler. PYTHON=python3.13 picks the interpreter.
+PYTHON ?= python3
+SOURCES = setup.py pyproject.toml $(wildcard $(addprefix src/elufast/*.,py pyi pyx pxd h))
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
+
+# $(call install,what pip installs). pip takes dependency groups since 25.1; setuptools would keep in build/lib what
+# was removed from src.
+define install
+$(PYTHON) -m venv --upgrade-deps $(@D)
+rm -rf build/lib*
+$(@D)/bin/pip install --quiet $(1)
+@touch $@
+endef
+
+# The registry's torch for Linux brings several GB of CUDA packages. Where pip's configuration offers a local CPU build
+# of it (`find-links`), take that.
+define install_torch
+$(@D)/bin/pip install --quiet --no-index --no-deps $(TORCH) 2>/dev/null \
+  && $(@D)/bin/pip install --quiet $(TORCH) || echo "no CPU build of $(TORCH) at hand$(1)"
+endef
+TORCH ?= torch==2.13.0
+
+# Not editable: what is tested is what a user gets, stubs and all.
+.venv/ready: $(SOURCES)
+	$(call install,--group test .[examples])
+	@$(call install_torch,: the tests against PyTorch are skipped)
+
+.venv-demo/ready: $(SOURCES)
+	$(call install,.[examples])
+
+.venv-lint/ready: $(SOURCES)
+	$(call install,--group lint .)
+
+.venv-bench/ready: $(SOURCES)
+	$(call install,--group bench .)
+
+.venv-peers/ready: $(SOURCES)
+	$(PYTHON) -m venv --upgrade-deps $(@D)
+	@$(call install_torch,: the next step installs what the registry has)
+	$(call install,.[peers])
+
+demo: .venv-demo/ready ## train a network on handwritten digits with ReLU, ELU and SELU
+	.venv-demo/bin/python examples/digits.py
+	.venv-demo/bin/python examples/digits_cnn.py
+
+test: .venv/ready ## run the tests
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# Not the loops of other levels, which are the same source: this CPU may be unable to import them.
+STUBS = elufast._entry elufast._runtime elufast._loops_base
+lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmor
+	.venv-lint/bin/ruff check
+	.venv-lint/bin/ruff format --check
+	.venv-lint/bin/mypy
+	.venv-lint/bin/stubtest --allowlist tools/stubtest-allowlist.txt $(STUBS)
+	.venv-lint/bin/clang-format --dry-run --Werror src/elufast/*.h
+	PATH=.venv-lint/bin:$$PATH cython-lint src
+	.venv-lint/bin/zizmor --offline --quiet .github
+
+dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
+	rm -rf dist
+	.venv-lint/bin/python -m build
+	.venv-lint/bin/twine check --strict dist/*
+	.venv-lint/bin/check-wheel-contents dist/*.whl
+	.venv-lint/bin/sp-repo-review .
+
+vectorized: .venv/ready ## show that the compiler vectorizes every loop of every level
+	.venv/bin/python tools/vectorized.py
+
+instructions: .venv/ready ## compare instructions per element with those recorded (needs valgrind)
+	.venv/bin/python tools/instructions.py --check
+
+instructions-record: .venv/ready ## record them anew, on purpose
+	.venv/bin/python tools/instructions.py --record
+
+exhaustive: .venv/ready ## every float32 input of every function: the largest error
+	.venv/bin/python tools/exhaustive.py
+
+accuracy: .venv/ready ## the largest errors found in float64
+	.venv/bin/python tools/accuracy.py
+
+limits: .venv/ready ## times beside what limits them: multiply-add units, memory, a Python call
+	.venv/bin/python tools/limits.py
+
+threads: .venv/ready ## the size from which a second thread pays
+	.venv/bin/python tools/threads.py
+
+peers: .venv-peers/ready ## time elufast beside the alternatives
+	.venv-peers/bin/python tools/peers.py
+
+BENCH ?= .
+bench: .venv-bench/ready ## asv: benchmark the current commit; BENCH=<regex> picks benchmarks
+	.venv-bench/bin/asv machine --yes >/dev/null
+	.venv-bench/bin/asv run --bench '$(BENCH)' 'HEAD^!'
+
+bench-compare: .venv-bench/ready ## asv: compare the current commit with BASE=<rev>, name what became slower
+	@test -n "$(BASE)" || { echo "usage: make bench-compare BASE=<rev>"; exit 2; }
+	.venv-bench/bin/asv machine --yes >/dev/null
+	.venv-bench/bin/asv continuous --split --interleave-rounds --bench '$(BENCH)' $(BASE) HEAD
+
+bench-html: .venv-bench/ready ## asv: build the site from the results so far
+	.venv-bench/bin/asv publish
+
+clean: ## remove what the targets above made
+	rm -rf build dist .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test lint dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
+  bench bench-compare bench-html clean

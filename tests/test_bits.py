@@ -1,0 +1,178 @@
+"""Same bits: wherever an element stands, however many threads, whichever stores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support import DTYPES, Array, Op, bind, bits, bound, one_by_one, ops, sample
+
+import elufast
+from elufast import _dispatch
+
+OPS = [op for op in ops() if (op.family, op.alpha) != ("celu", 1.0)]  # CELU of alpha 1 is ELU
+FUSED = [level for level in _dispatch.built_levels() if level != "base"]
+LARGE = 140_003
+by_dtype = pytest.mark.parametrize("dtype", DTYPES)
+by_op = pytest.mark.parametrize("op", OPS, ids=str)
+
+
+def pair(dtype: Any, size: int) -> tuple[Array, Array]:
+    return sample(dtype, size, seed=40), sample(dtype, size, seed=41)
+
+
+@by_dtype
+@by_op
+def test_every_length_at_every_offset(op: Op, dtype: Any, level: str) -> None:
+    x, grad = pair(dtype, 316)
+    expected = bits(one_by_one(op, x, grad))
+    size = x.itemsize
+    for offset in range(16):
+        for n in range(301):
+            stop = offset + n
+            got = op(x[offset:stop], grad[offset:stop])
+            assert got.tobytes() == expected[offset * size : stop * size], (offset, n)
+
+
+@by_dtype
+@by_op
+def test_every_offset_of_out(op: Op, dtype: Any, level: str) -> None:
+    """Nothing beside out is written, wherever it starts."""
+    x, grad = pair(dtype, 300)
+    expected = one_by_one(op, x, grad)
+    for offset in range(16):
+        for n in (*range(40), 63, 64, 65, 127, 200, 255, 257, 300):
+            out = np.full(332, 7, dtype)
+            op(x[:n], grad[:n], out=out[offset : offset + n])
+            assert bits(out[offset : offset + n]) == bits(expected[:n])
+            assert (out[:offset] == 7).all()
+            assert (out[offset + n :] == 7).all()
+
+
+def variants(x: Array) -> dict[str, Array]:
+    """The same elements in the same order, laid out otherwise."""
+    n = x.size
+    raw = np.zeros(x.nbytes + 64, np.uint8)
+    apart = np.zeros(3 * n, x.dtype)
+    result = {
+        "contiguous": x.copy(),
+        "reversed": x[::-1].copy()[::-1],
+        "swapped": x.astype(x.dtype.newbyteorder()),
+        "strided": apart[::3],
+        "strided and reversed": apart[1::3][::-1],
+    }
+    for shift in (1, 4, 20):
+        result[f"shifted by {shift} bytes"] = raw[shift : shift + x.nbytes].view(x.dtype)
+        result[f"shifted by {shift} bytes"][...] = x
+        raw = raw.copy()
+    for name in ("strided", "strided and reversed"):
+        result[name][...] = x
+    return result
+
+
+@by_dtype
+@by_op
+def test_layout_threads_and_stores(op: Op, dtype: Any, level: str) -> None:
+    """Large enough for 4 threads; a cache of 1 byte makes all contiguous calls stream."""
+    x, grad = pair(dtype, LARGE)
+    bind(level)
+    expected = op(x, grad, num_threads=1)
+    some = np.random.default_rng(42).integers(0, LARGE, 400)
+    assert bits(expected[some]) == bits(one_by_one(op, x[some], grad[some]))
+    reference = bits(expected)
+    others = variants(grad)
+    for cache_bytes in (1, 1 << 40):
+        bind(level, cache_bytes)
+        for num_threads in (1, 2, 3, 4):
+            for name, given in variants(x).items():
+                if name != "contiguous" and (cache_bytes == 1 or num_threads not in (1, 3)):
+                    continue
+                assert bits(op(given, grad, num_threads=num_threads)) == reference, name
+                if op.backward:
+                    got = op(given, others[name], num_threads=num_threads)
+                    assert bits(got) == reference, name
+                out = variants(np.full_like(x, 7))[name]
+                op(x, grad, out=out, num_threads=num_threads)
+                assert bits(out) == reference, name
+                if op.mode == "forward":
+                    assert bits(op.inplace(given, num_threads=num_threads)) == reference, name
+
+
+@by_dtype
+@by_op
+def test_streaming_at_every_alignment(op: Op, dtype: Any, level: str) -> None:
+    """Heads, whole blocks and tails of every length; nothing beside out is written."""
+    x, grad = pair(dtype, 20_000)
+    bind(level, 1 << 40)
+    expected = op(x, grad)
+    bind(level, 1)
+    out = np.empty(20_064, dtype)
+    size = x.itemsize
+    aligned = -out.ctypes.data % 64 // size
+    block = 4096 // size
+    for offset in range(aligned, aligned + 64 // size + 1):
+        for n in (4097, 4099, 5 * block - 1, 5 * block, 5 * block + 1, 5 * block + 17, 19_999):
+            for num_threads in (1, 2) if n == 19_999 else (1,):
+                out[:] = 7
+                stop = offset + n
+                op(x[:n], grad[:n], out=out[offset:stop], num_threads=num_threads)
+                assert out[offset:stop].tobytes() == expected[:n].tobytes(), (offset, n)
+                assert (out[:offset] == 7).all()
+                assert (out[stop:] == 7).all()
+
+
+@by_dtype
+@pytest.mark.parametrize("size", [32_767, 32_768, 32_769, 49_152, 65_535, 65_536, 65_537, 100_003])
+def test_shares_of_threads_leave_nothing_out(size: int, dtype: Any, level: str) -> None:
+    x, grad = pair(dtype, size)
+    for op in (Op("elu", 1.0, "forward"), Op("selu", 1.0, "backward")):
+        expected = bits(op(x, grad, num_threads=1))
+        for num_threads in (2, 3, 4, 5, 7, 64):
+            for view in (slice(None), slice(None, None, -1)):
+                out = np.full_like(x, 7)
+                op(x[view], grad[view], out=out[view], num_threads=num_threads)
+                assert bits(out) == expected
+
+
+@by_dtype
+@by_op
+@pytest.mark.skipif(len(FUSED) < 2, reason="needs two levels with fused multiply-add")
+def test_levels_with_fma_agree(op: Op, dtype: Any) -> None:
+    x, grad = pair(dtype, 200_000)
+    results = []
+    for level in FUSED:
+        with bound(level):
+            results.append(bits(op(x, grad)))
+    assert len(set(results)) == 1
+
+
+@by_dtype
+def test_calls_before_change_nothing(dtype: Any, level: str) -> None:
+    x, grad = pair(dtype, 1000)
+    first = {op: bits(op(x, grad)) for op in OPS}
+    for op in reversed(OPS):
+        np.sqrt(np.full(10, 2.0))
+        assert bits(op(x, grad)) == first[op]
+        assert bits(op(x, grad, out=np.full_like(x, np.nan))) == first[op]
+
+
+@by_dtype
+@by_op
+def test_alpha_given_otherwise(op: Op, dtype: Any, level: str) -> None:
+    """The short way to a kernel and the one through all checks end in the same place."""
+    x, grad = pair(dtype, 1000)
+    expected = bits(op(x, grad))
+    assert bits(op(x[::-1], grad[::-1])[::-1]) == expected
+    assert bits(op(x.tolist() if dtype is np.float64 else x.data, grad)) == expected
+    if op.family != "selu":
+        other = Op(op.family, np.float64(op.alpha), op.mode)
+        assert bits(other(x, grad)) == expected
+    assert bits(op(x, grad, num_threads=np.int64(1))) == expected
+    assert bits(op(x.view(np.memmap), grad)) == expected
+
+
+def test_get_num_threads_is_not_changed_by_calls() -> None:
+    before = elufast.get_num_threads()
+    elufast.elu(np.zeros(LARGE), num_threads=4)
+    assert elufast.get_num_threads() == before

@@ -1,0 +1,372 @@
+"""Wrong calls: which exception, what it says, and that nothing was written or kept."""
+
+from __future__ import annotations
+
+import array
+import decimal
+import fractions
+import gc
+import re
+import sys
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Array, bits
+
+import elufast
+
+
+class RaisingArray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        raise RuntimeError("no array today")
+
+
+class LyingArray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return [1.0, 2.0]
+
+
+class IntegerArray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.arange(3)
+
+
+class RaisingDLPack:
+    def __dlpack__(self, **options: Any) -> Any:
+        raise BufferError("still on the device")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+class LyingDLPack(RaisingDLPack):
+    def __dlpack__(self, **options: Any) -> Any:
+        return "not a capsule"
+
+
+class LyingInterface:
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (3,), "typestr": "<f8", "version": 3, "data": "here"}
+
+
+class RaisingInterface:
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        raise ZeroDivisionError("interface")
+
+
+class Real:
+    def __float__(self) -> float:
+        return 1.0
+
+
+class Index:
+    def __index__(self) -> int:
+        raise RuntimeError("not today")
+
+
+def read_only(a: Array) -> Array:
+    a.flags.writeable = False
+    return a
+
+
+def names() -> dict[str, Any]:
+    """What the calls below refer to, made anew for each."""
+    x = np.array([-1.0, 0.5, -3.0])
+    return {
+        "x": x,
+        "g": np.array([1.0, 2.0, 3.0]),
+        "out": np.array([7.0, 8.0, 9.0]),
+        "x4": x.astype(np.float32),
+        "out4": np.full(3, 7, np.float32),
+        "x2d": np.arange(6.0).reshape(2, 3),
+        "swapped": x.astype(x.dtype.newbyteorder()),
+        "ro": read_only(x.copy()),
+        "big": np.full(70_000, -1.0),
+        "integers": np.arange(3),
+        "records": np.zeros(1, [("a", "f8")]).view(np.recarray),
+        "decimal": decimal.Decimal("0.5"),
+        "half": fractions.Fraction(1, 2),
+        "raising_array": RaisingArray(),
+        "lying_array": LyingArray(),
+        "integer_array": IntegerArray(),
+        "raising_dlpack": RaisingDLPack(),
+        "lying_dlpack": LyingDLPack(),
+        "lying_interface": LyingInterface(),
+        "raising_interface": RaisingInterface(),
+        "real": Real(),
+        "index": Index(),
+    }
+
+
+def dtype_of(argument: str, dtype: str) -> str:
+    return rf"{argument} has dtype .*{dtype}.*float32 or float64.*{argument}.*astype\(np.float"
+
+
+def alpha(given: str) -> str:
+    return rf"alpha must be a finite real number, got {given}.*pass"
+
+
+THREADS = r"num_threads must be an int of at least 1.*got {}.*"
+
+WRONG: list[tuple[str, type[Exception], str]] = [
+    # dtypes
+    ("elu(np.array([True, False]))", TypeError, dtype_of("x", "bool")),
+    ("elu(integers)", TypeError, dtype_of("x", "int64")),
+    ("elu(np.arange(3, dtype=np.uint8))", TypeError, dtype_of("x", "uint8")),
+    ("elu(x.astype(np.float16))", TypeError, dtype_of("x", "float16")),
+    ("elu(x.astype(np.longdouble))", TypeError, dtype_of("x", "float128|longdouble")),
+    ("elu(x.astype(complex))", TypeError, r"x has dtype complex128.*float32 or float64"),
+    ("selu(x.astype(np.complex64))", TypeError, r"x has dtype complex64.*float32 or float64"),
+    ("elu(x.astype(object))", TypeError, dtype_of("x", "object")),
+    ("elu(np.array(['1.0']))", TypeError, dtype_of("x", "<U3")),
+    ("elu(np.array([b'1.0']))", TypeError, dtype_of("x", "S3")),
+    ("elu(np.array(['1.0'], np.dtypes.StringDType()))", TypeError, dtype_of("x", "StringDType")),
+    ("elu(np.zeros(3, 'f8,f8'))", TypeError, dtype_of("x", "f0")),
+    ("elu(np.zeros(3, 'V8'))", TypeError, dtype_of("x", "V8")),
+    ("elu(np.zeros(3, 'M8[s]'))", TypeError, dtype_of("x", "datetime64")),
+    ("elu(np.zeros(3, 'm8[s]'))", TypeError, dtype_of("x", "timedelta64")),
+    ("elu(records)", TypeError, dtype_of("x", "a")),
+    ("celu(integers, 2.0)", TypeError, dtype_of("x", "int64")),
+    ("elu_(integers)", TypeError, dtype_of("x", "int64")),
+    ("selu_(integers)", TypeError, dtype_of("x", "int64")),
+    ("celu_(integers)", TypeError, dtype_of("x", "int64")),
+    ("elu_backward(integers, x)", TypeError, dtype_of("grad", "int64")),
+    ("elu_backward(g, integers)", TypeError, dtype_of("x", "int64")),
+    ("elu_backward(g, integers, from_output=True)", TypeError, dtype_of("y", "int64")),
+    ("elu(integers, out=integers)", TypeError, dtype_of("x", "int64")),
+    # what is not an array
+    ("elu(None)", TypeError, "x .*object.*float32 or float64"),
+    ("elu('1.0')", TypeError, "x .*<U3.*float32 or float64"),
+    ("elu(b'1.0')", TypeError, "x .*S3.*float32 or float64"),
+    ("elu(1)", TypeError, "x .*int64.*float32 or float64"),
+    ("elu(True)", TypeError, "x .*bool.*float32 or float64"),
+    ("elu(1j)", TypeError, "x .*complex128.*float32 or float64"),
+    ("elu([1, 2])", TypeError, "x .*int64.*float32 or float64"),
+    ("elu([1.0, None])", TypeError, "x .*object.*float32 or float64"),
+    ("elu({1.0: 2.0})", TypeError, "x .*object.*float32 or float64"),
+    ("elu(iter([1.0]))", TypeError, "x .*object.*float32 or float64"),
+    ("elu(object())", TypeError, "x .*object.*float32 or float64"),
+    ("elu(decimal)", TypeError, "x .*object.*float32 or float64"),
+    ("elu(np)", TypeError, "x .*object.*float32 or float64"),
+    ("elu(elu)", TypeError, "x .*object.*float32 or float64"),
+    ("elu(bytearray(8))", TypeError, "x .*uint8.*float32 or float64"),
+    ("elu(array('i', [1]))", TypeError, "x .*int32.*float32 or float64"),
+    ("elu(memoryview(b'12345678'))", TypeError, "x .*uint8.*float32 or float64"),
+    ("elu(integer_array)", TypeError, "x .*int64.*float32 or float64"),
+    ("elu(np.float16(1))", TypeError, "x .*float16.*float32 or float64"),
+    ("elu([[1.0], [2.0, 3.0]])", ValueError, "x, of type list, does not convert.*inhomogeneous"),
+    ("elu(raising_array)", RuntimeError, "no array today"),
+    ("elu_backward(g, raising_array)", RuntimeError, "no array today"),
+    ("elu(lying_array)", ValueError, "__array__ method not producing an array"),
+    ("elu(raising_dlpack)", BufferError, "still on the device"),
+    ("elu(lying_dlpack)", ValueError, "x, of type LyingDLPack, does not convert.*np.asarray"),
+    ("elu(lying_interface)", TypeError, "x, of type LyingInterface, does not convert.*np.asarray"),
+    ("elu(raising_interface)", ZeroDivisionError, "interface"),
+    # alpha
+    ("elu(x, None)", TypeError, alpha("None of type NoneType")),
+    ("elu(x, '1')", TypeError, alpha("'1' of type str")),
+    ("elu(x, 1j)", TypeError, alpha("1j of type complex")),
+    ("elu(x, np.complex64(1))", TypeError, alpha(".* of type complex64")),
+    ("elu(x, decimal)", TypeError, alpha(r"Decimal\('0.5'\) of type Decimal")),
+    ("elu(x, np.array(1.0))", TypeError, alpha(r"array\(1.\) of type ndarray")),
+    ("elu(x, np.array([1.0]))", TypeError, alpha(r"array\(\[1.\]\) of type ndarray")),
+    ("elu(x, [1.0])", TypeError, alpha(r"\[1.0\] of type list")),
+    ("elu(x, x)", TypeError, alpha(r"array\(.*\) of type ndarray")),
+    ("elu(x, real)", TypeError, alpha(".* of type Real")),
+    ("elu_(x, alpha='1')", TypeError, alpha("'1' of type str")),
+    ("celu(x, None)", TypeError, alpha("None of type NoneType")),
+    ("celu_(x, None)", TypeError, alpha("None of type NoneType")),
+    ("elu_backward(g, x, None)", TypeError, alpha("None of type NoneType")),
+    ("celu_backward(g, x, [1.0])", TypeError, alpha(r"\[1.0\] of type list")),
+    ("elu(x, float('nan'))", ValueError, "alpha must be finite, got nan"),
+    ("elu(x, float('inf'))", ValueError, "alpha must be finite, got inf"),
+    ("elu(x, -np.inf)", ValueError, "alpha must be finite, got -inf"),
+    ("elu(x, np.float32('nan'))", ValueError, "alpha must be finite, got .*nan"),
+    ("elu(x, np.longdouble('1e4000'))", ValueError, "alpha must be finite, got .*(1e.4000|inf)"),
+    ("elu(x, 10**400)", ValueError, "alpha must be finite, got 1000"),
+    ("elu(x, -(10**400))", ValueError, "alpha must be finite, got -1000"),
+    ("elu_(x, float('nan'))", ValueError, "alpha must be finite, got nan"),
+    ("elu_backward(g, x, float('nan'))", ValueError, "alpha must be finite, got nan"),
+    ("celu(x, 0)", ValueError, "alpha must not be 0, got 0"),
+    ("celu(x, 0.0)", ValueError, "alpha must not be 0, got 0.0"),
+    ("celu(x, -0.0)", ValueError, "alpha must not be 0, got -0.0"),
+    ("celu(x, 0 * half)", ValueError, "alpha must not be 0, got"),
+    ("celu_(x, 0.0)", ValueError, "alpha must not be 0, got 0.0"),
+    ("celu_backward(g, x, 0.0)", ValueError, "alpha must not be 0, got 0.0"),
+    ("celu(x, float('inf'))", ValueError, "alpha must be finite, got inf"),
+    # from_output
+    ("elu_backward(g, x, 0.0, from_output=True)", ValueError, "needs alpha > 0, got 0.0.*input"),
+    ("elu_backward(g, x, -0.5, from_output=True)", ValueError, "needs alpha > 0, got -0.5.*input"),
+    ("elu_backward(g, x, -1, from_output=True)", ValueError, "needs alpha > 0, got -1.*input"),
+    ("celu_backward(g, x, -2.0, from_output=True)", ValueError, "needs alpha > 0, got -2.0.*input"),
+    ("celu_backward(g, x, 0.0, from_output=True)", ValueError, "alpha .*got 0.0"),
+    ("elu_backward(g, x, from_output=1)", TypeError, "from_output must be a bool, got 1"),
+    ("elu_backward(g, x, from_output=None)", TypeError, "from_output must be a bool, got None"),
+    ("selu_backward(g, x, from_output='no')", TypeError, "from_output must be a bool, got 'no'"),
+    ("celu_backward(g, x, from_output=x)", TypeError, r"from_output must be a bool, got array\("),
+    # num_threads
+    ("elu(x, num_threads=0)", ValueError, "num_threads must be at least 1, got 0.*None"),
+    ("elu(x, num_threads=-1)", ValueError, "num_threads must be at least 1, got -1.*None"),
+    ("elu(big, num_threads=0)", ValueError, "num_threads must be at least 1, got 0.*None"),
+    ("elu(x, num_threads=-(10**30))", ValueError, "num_threads must be at least 1, got -1000"),
+    ("elu(x, num_threads=1.5)", TypeError, THREADS.format("1.5 of type float")),
+    ("elu(x, num_threads=2.0)", TypeError, THREADS.format("2.0 of type float")),
+    ("elu(x, num_threads='2')", TypeError, THREADS.format("'2' of type str")),
+    ("elu(x, num_threads=[2])", TypeError, THREADS.format(r"\[2\] of type list")),
+    ("elu(x, num_threads=index)", RuntimeError, "not today"),
+    ("selu_(x, num_threads=0)", ValueError, "num_threads must be at least 1, got 0"),
+    ("celu_backward(g, x, num_threads='2')", TypeError, THREADS.format("'2' of type str")),
+    ("set_num_threads(0)", ValueError, "num_threads must be at least 1, got 0"),
+    ("set_num_threads(-3)", ValueError, "num_threads must be at least 1, got -3"),
+    ("set_num_threads(2.0)", TypeError, THREADS.format("2.0 of type float")),
+    ("set_num_threads('2')", TypeError, THREADS.format("'2' of type str")),
+    ("set_num_threads(None)", TypeError, THREADS.format("None")),
+    # out
+    ("elu(x, out=[0.0] * 3)", TypeError, r"out must be a numpy.ndarray, got list.*empty_like"),
+    ("elu(x, out=(out,))", TypeError, "out must be a numpy.ndarray, got tuple.*empty_like"),
+    ("elu(x, out=bytearray(24))", TypeError, "out must be a numpy.ndarray, got bytearray"),
+    ("elu(x, out=array('d', [0] * 3))", TypeError, "out must be a numpy.ndarray, got array"),
+    ("elu(1.0, out=np.float64(1))", TypeError, "out must be a numpy.ndarray, got float64"),
+    ("elu(x, out=out4)", TypeError, "x has dtype float64 and out has dtype float32.*cast"),
+    ("elu(x4, out=out)", TypeError, "x has dtype float32 and out has dtype float64.*cast"),
+    ("elu(x, out=integers)", TypeError, dtype_of("out", "int64")),
+    ("elu(x, out=out.astype(complex))", TypeError, "out has dtype complex128.*float32 or float64"),
+    ("elu(x, out=out[:2])", ValueError, r"x has shape \(3,\) and out has shape \(2,\)"),
+    ("elu(x, out=x2d)", ValueError, r"x has shape \(3,\) and out has shape \(2, 3\)"),
+    ("elu(x2d, out=out)", ValueError, r"x has shape \(2, 3\) and out has shape \(3,\)"),
+    ("elu(x, out=out.reshape(3, 1))", ValueError, r"\(3,\) and out has shape \(3, 1\)"),
+    ("elu(1.0, out=out)", ValueError, r"x has shape \(\) and out has shape \(3,\)"),
+    ("elu(x, out=np.empty(()))", ValueError, r"x has shape \(3,\) and out has shape \(\)"),
+    ("elu(x, out=ro)", ValueError, "out is read-only.*writeable.*copy"),
+    ("elu(ro, out=ro)", ValueError, "out is read-only.*writeable.*copy"),
+    ("elu(x, out=np.broadcast_to(out, (2, 3))[0])", ValueError, "out is read-only"),
+    ("celu_backward(g, x, out=out4)", TypeError, "x has dtype float64 and out has dtype float32"),
+    ("selu_backward(g, x, out=out[:1])", ValueError, r"\(3,\) and out has shape \(1,\)"),
+    ("selu_backward(g, x, out=ro)", ValueError, "out is read-only"),
+    ("elu_backward(g, x, out=0)", TypeError, "out must be a numpy.ndarray, got int"),
+    # in place
+    ("elu_(ro)", ValueError, "x is read-only.*writeable.*copy"),
+    ("selu_(ro)", ValueError, "x is read-only.*writeable.*copy"),
+    ("celu_(ro, 0.5)", ValueError, "x is read-only.*writeable.*copy"),
+    ("elu_(np.broadcast_to(x, (2, 3)))", ValueError, "x is read-only"),
+    ("elu_(1.0)", TypeError, r"x must be a numpy.ndarray, got float; use elu\(x\)"),
+    ("elu_(np.float64(1))", TypeError, r"x must be a numpy.ndarray, got float64; use elu\(x\)"),
+    ("selu_([1.0])", TypeError, r"x must be a numpy.ndarray, got list; use selu\(x\)"),
+    ("celu_(array('d', [1]))", TypeError, r"x must be a numpy.ndarray, got array.*celu\(x\)"),
+    ("elu_(raising_array)", TypeError, "x must be a numpy.ndarray, got RaisingArray"),
+    # grad and x
+    ("elu_backward(g, x4)", TypeError, "grad has dtype float64 and x has dtype float32"),
+    ("elu_backward(1.0, x4[0])", TypeError, "grad has dtype float64 and x has dtype float32"),
+    ("elu_backward(g[:2], x)", ValueError, r"grad has shape \(2,\) and x has shape \(3,\)"),
+    ("elu_backward(1.0, x)", ValueError, r"grad has shape \(\) and x has shape \(3,\)"),
+    ("elu_backward(g, 1.0)", ValueError, r"grad has shape \(3,\) and x has shape \(\)"),
+    ("selu_backward(x2d, x)", ValueError, r"grad has shape \(2, 3\) and x has shape \(3,\)"),
+    ("elu_backward(g, x2d, from_output=True)", ValueError, r"\(3,\) and y has shape \(2, 3\)"),
+    # arity and names
+    ("elu()", TypeError, "argument"),
+    ("elu(x, 1.0, out)", TypeError, "argument"),
+    ("elu(x, alpha=1.0, beta=2.0)", TypeError, "beta"),
+    ("elu(x, 1.0, alpha=2.0)", TypeError, "alpha"),
+    ("elu(x, inplace=True)", TypeError, "inplace"),
+    ("elu_(x, out=out)", TypeError, "out"),
+    ("selu(x, 1.0)", TypeError, "argument"),
+    ("selu(x, alpha=1.0)", TypeError, "alpha"),
+    ("selu_backward(g, x, 1.0)", TypeError, "argument"),
+    ("elu_backward(g)", TypeError, "argument"),
+    ("elu_backward(g, x, 1.0, True)", TypeError, "argument"),
+    ("elu_backward(g, input=x)", TypeError, "argument"),
+    ("celu(x, 1.0, out)", TypeError, "argument"),
+    ("get_num_threads(1)", TypeError, "argument"),
+    ("set_num_threads()", TypeError, "argument"),
+    ("runtime_info(1)", TypeError, "argument"),
+]
+
+
+PUBLIC = {**vars(elufast), "np": np, "array": array.array}
+
+
+def failure(call: Any, given: dict[str, Any]) -> tuple[type[BaseException] | None, str]:
+    try:
+        eval(call, PUBLIC, given)
+    except Exception as error:
+        return type(error), str(error)
+    return None, "nothing raised"
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len({call for call, _, _ in WRONG}) == len(WRONG) >= 80
+
+
+@pytest.mark.parametrize(("call", "error", "message"), WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_call(call: str, error: type[Exception], message: str, threads: int) -> None:
+    given = names()
+    arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
+    before = {name: bits(value) for name, value in arrays.items()}
+    counts = {name: sys.getrefcount(value) for name, value in given.items()}
+    raised, text = failure(call, given)
+    assert {name: sys.getrefcount(value) for name, value in given.items()} == counts
+    assert {name: bits(value) for name, value in arrays.items()} == before
+    assert raised is not None, text
+    assert issubclass(raised, error), f"{raised.__name__}: {text}"
+    assert re.search(message, text, re.DOTALL), text
+    assert elufast.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("call", [row[0] for row in WRONG if row[2].startswith(("x ", "out "))])
+def test_message_names_the_function(call: str) -> None:
+    assert failure(call, names())[1].startswith(call.partition("(")[0] + ": ")
+
+
+def test_errors_leak_nothing() -> None:
+    given = names()
+    calls = [compile(call, call, "eval") for call, _, _ in WRONG]
+
+    def repeat(call: Any, count: int) -> int:
+        for _ in range(count):
+            failure(call, given)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    gc.collect()
+    gc.freeze()
+    tracemalloc.start()
+    try:
+        grown = {call: -repeat(call, 50) + repeat(call, 300) for call in calls}
+    finally:
+        tracemalloc.stop()
+        gc.unfreeze()
+    # 16 bytes: no object is smaller.
+    assert {call.co_filename: n for call, n in grown.items() if n >= 16 * 300} == {}
+
+
+def test_calls_keep_no_reference() -> None:
+    x, grad, out = np.ones((3, 70_000))
+    strided = np.ones(140_000)[::2]
+    arrays = [x, grad, out, strided]
+    counts = [sys.getrefcount(a) for a in arrays]
+    for _ in range(20):
+        elufast.elu(x[:100])
+        elufast.elu(x, num_threads=1)
+        elufast.elu(x, out=out, num_threads=2)
+        elufast.elu_(x)
+        elufast.elu_backward(grad, x, out=out, num_threads=2)
+        elufast.elu(x.reshape(-1, 2), out=out.reshape(-1, 2), num_threads=2)
+        elufast.elu_backward(strided, strided, out=strided)
+        elufast.selu(strided, num_threads=2)
+        elufast.celu_(strided, 0.5)
+    assert [sys.getrefcount(a) for a in arrays] == counts
+    assert sys.getrefcount(elufast.elu(x)) == sys.getrefcount(np.ones(3))
+
+
+def test_memory_error() -> None:
+    """A result that cannot be allocated is a MemoryError, and the next call works."""
+    x = np.broadcast_to(np.array(-1.0), (2**28, 2**25))
+    with pytest.raises(MemoryError):
+        elufast.elu(x)
+    with pytest.raises(MemoryError):
+        elufast.elu_backward(x, x, num_threads=2)
+    assert elufast.elu(x[0, :3])[0] == np.expm1(-1.0)

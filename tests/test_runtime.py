@@ -1,0 +1,211 @@
+"""Facts about the machine (from made-up system files), and the floating-point environment."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import DTYPES, LINUX, Op, bits, ops, run_python, sample, specials
+
+import elufast
+from elufast import _runtime
+
+
+def tree(root: Path, files: dict[str, str]) -> str:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    return str(root)
+
+
+V2 = "sys/fs/cgroup"
+V1 = "sys/fs/cgroup/cpu"
+CGROUPS: dict[str, tuple[dict[str, str], float]] = {
+    "none": ({}, math.inf),
+    "v2": ({"proc/self/cgroup": "0::/a", f"{V2}/a/cpu.max": "150000 100000"}, 1.5),
+    "v2, no limit": ({"proc/self/cgroup": "0::/a", f"{V2}/a/cpu.max": "max 100000"}, math.inf),
+    "v2, no file": ({"proc/self/cgroup": "0::/a"}, math.inf),
+    "v2, at the root": ({"proc/self/cgroup": "0::/", f"{V2}/cpu.max": "200000 100000"}, 2.0),
+    "v2, of an ancestor": (
+        {
+            "proc/self/cgroup": "0::/a/b/c",
+            f"{V2}/a/cpu.max": "300000 100000",
+            f"{V2}/a/b/cpu.max": "max 100000",
+            f"{V2}/a/b/c/cpu.max": "800000 100000",
+        },
+        3.0,
+    ),
+    "v2, another period": (
+        {"proc/self/cgroup": "0::/a", f"{V2}/a/cpu.max": "10000 20000"},
+        0.5,
+    ),
+    "v2, of another group": (
+        {"proc/self/cgroup": "0::/a", f"{V2}/b/cpu.max": "100000 100000"},
+        math.inf,
+    ),
+    "v2, the path has a colon": (
+        {"proc/self/cgroup": "0::/a:b", f"{V2}/a:b/cpu.max": "100000 100000"},
+        1.0,
+    ),
+    "v1": (
+        {
+            "proc/self/cgroup": "12:memory:/a\n4:cpu,cpuacct:/a\n1:name=systemd:/a",
+            f"{V1}/a/cpu.cfs_quota_us": "250000",
+            f"{V1}/a/cpu.cfs_period_us": "100000",
+        },
+        2.5,
+    ),
+    "v1, no limit": (
+        {
+            "proc/self/cgroup": "4:cpuacct,cpu:/a",
+            f"{V1}/a/cpu.cfs_quota_us": "-1",
+            f"{V1}/a/cpu.cfs_period_us": "100000",
+        },
+        math.inf,
+    ),
+    "v1, the host's path inside a container": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/0123",
+            f"{V1}/cpu.cfs_quota_us": "100000",
+            f"{V1}/cpu.cfs_period_us": "100000",
+        },
+        1.0,
+    ),
+    "v1, only cpuset": (
+        {"proc/self/cgroup": "4:cpuset:/a", f"{V1}/a/cpu.cfs_quota_us": "100000"},
+        math.inf,
+    ),
+    "v1 and v2": (
+        {
+            "proc/self/cgroup": "4:cpu:/a\n0::/b",
+            f"{V1}/a/cpu.cfs_quota_us": "400000",
+            f"{V1}/a/cpu.cfs_period_us": "100000",
+            f"{V2}/b/cpu.max": "200000 100000",
+        },
+        2.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CGROUPS)
+def test_cgroup_quota(case: str, tmp_path: Path) -> None:
+    files, expected = CGROUPS[case]
+    assert _runtime._cgroup_quota(tree(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize("quota", [0.1, 1.0, 1.9, 2.0, 1e9, math.inf])
+def test_cpus(quota: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded down, at least 1, at most the affinity mask."""
+    monkeypatch.setattr(_runtime, "_cgroup_quota", lambda: math.inf)
+    available = _runtime.cpus()
+    monkeypatch.setattr(_runtime, "_cgroup_quota", lambda: quota)
+    assert _runtime.cpus() == max(1, min(available, int(min(quota, 1e6))))
+
+
+def cache(index: int, level: int, kind: str, size: str) -> dict[str, str]:
+    folder = f"sys/devices/system/cpu/cpu0/cache/index{index}"
+    return {f"{folder}/level": str(level), f"{folder}/type": kind, f"{folder}/size": size}
+
+
+def test_cache_bytes(tmp_path: Path) -> None:
+    files = cache(0, 1, "Data", "32K") | cache(1, 1, "Instruction", "64K")
+    assert _runtime.cache_bytes(tree(tmp_path, files)) == 32 << 10
+    files = cache(2, 2, "Unified", "1024K") | cache(3, 3, "Unified", "32768K")
+    assert _runtime.cache_bytes(tree(tmp_path, files)) == 32 << 20
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS is asked otherwise")
+def test_cache_bytes_unknown(tmp_path: Path) -> None:
+    assert _runtime.cache_bytes(str(tmp_path)) == 0
+    (tmp_path / "sys/devices/system/cpu/cpu0/cache").mkdir(parents=True)
+    assert _runtime.cache_bytes(str(tmp_path)) == 0
+
+
+@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="reads /proc/cpuinfo")
+def test_levels_are_those_the_kernel_names() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    v3 = {"avx2", "fma"} <= flags
+    v4 = v3 and {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= flags
+    assert _runtime.cpu_levels() == ("v4",) * v4 + ("v3",) * v3 + ("base",)
+
+
+def following() -> None:
+    """NumPy operations that raise nothing themselves."""
+    single, double = np.ones(70, np.float32), np.ones(70)
+    for operation in (np.add, np.multiply, np.divide, np.maximum):
+        operation(single, single)
+        operation(double, double)
+    np.exp(double)
+    np.sqrt(single)
+    double.astype(np.float32)
+    double.astype(np.int64)
+    double.sum()
+    double @ double
+    np.float32(1) / np.float32(3)
+    np.float64(1) * np.float64(3)
+    np.less(double[::-1], double)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ops("forward", "backward", "from_output"), ids=str)
+def test_no_warning_and_no_flag_left(op: Op, dtype: Any, level: str) -> None:
+    x = np.tile(specials(dtype), 60)
+    grad = np.random.default_rng(80).permutation(x)
+    with np.errstate(all="raise"):
+        for n in (*range(20), 64, x.size):
+            op(x[:n], grad[:n])
+            following()
+        for view in (x[::-2], x.astype(x.dtype.newbyteorder()), x.reshape(4, -1).T):
+            op(view, np.ones(view.shape, dtype))
+            following()
+        for value in x[:100]:
+            op(value)
+            np.float32(1) * np.float32(3)
+
+
+class Environment(ctypes.Structure):
+    """fenv_t of the C library on x86-64 Linux."""
+
+    _fields_ = (("x87", ctypes.c_uint16 * 14), ("mxcsr", ctypes.c_uint32))
+
+
+MXCSR_FLAGS = 0x3F
+
+
+@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="reads glibc's fenv_t")
+@pytest.mark.parametrize("mode", ["default", "upward", "flush to zero"])
+def test_environment_is_left_as_it_was(mode: str, level: str) -> None:
+    libm = ctypes.CDLL("libm.so.6")
+    before, set_to, after = Environment(), Environment(), Environment()
+    x = sample(np.float64, 70_000, seed=81)
+    libm.fegetenv(ctypes.byref(before))
+    set_to.x87[:], set_to.mxcsr = before.x87[:], before.mxcsr
+    set_to.mxcsr |= {"default": 0, "upward": 0x4000, "flush to zero": 0x8040}[mode]
+    try:
+        libm.fesetenv(ctypes.byref(set_to))
+        elufast.elu(x)
+        elufast.elu_backward(x, x[::-1], num_threads=2)
+        libm.fegetenv(ctypes.byref(after))
+    finally:
+        libm.fesetenv(ctypes.byref(before))
+    assert after.mxcsr & ~MXCSR_FLAGS == set_to.mxcsr & ~MXCSR_FLAGS
+    assert bits(elufast.elu(x)) == bits(elufast.elu(x.copy()))
+
+
+def test_import_changes_no_environment() -> None:
+    """A library linked with -ffast-math would flush subnormals in the whole process."""
+    code = """
+import numpy as np
+import elufast
+tiny = np.finfo(np.float64).smallest_subnormal
+elufast.elu(np.full(100_000, -1.0), num_threads=2)
+print(tiny * 1.0 > 0, (np.full(10, tiny) * np.ones(10) > 0).all(), -elufast.elu(-tiny) == tiny)
+"""
+    assert run_python(code).split() == ["True"] * 3

@@ -1,0 +1,123 @@
+"""Instructions per element of every kernel, counted by valgrind's callgrind: the same count on every run, however busy
+the machine.
+
+--check compares with asv_bench/instructions.json and fails where a count rose by more than 2 %; --record writes that
+file. Counts belong to one compiler: those recorded with another are not compared. Levels base and v3: valgrind does not
+know AVX-512.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RECORD = Path(__file__).parent.parent / "asv_bench" / "instructions.json"
+LEVELS = ("v3", "base")
+ALLOWED = 1.02
+SIZE = 2048  # and twice that: the difference is the loop's alone; below what _entry gives to threads
+CALLS = {
+    "forward_unit": "elu(x, out=out)",
+    "forward_alpha": "elu(x, 0.3, out=out)",
+    "forward_selu": "selu(x, out=out)",
+    "forward_any": "celu(x, 0.7, out=out)",
+    "backward_unit": "elu_backward(grad, x, out=out)",
+    "backward_alpha": "elu_backward(grad, x, 0.3, out=out)",
+    "backward_selu": "selu_backward(grad, x, out=out)",
+    "backward_any": "celu_backward(grad, x, 0.7, out=out)",
+    # an element far out sends its block to the kernel's other loop
+    "backward_unit, far": "elu_backward(grad, far, out=out)",
+    "backward_alpha, far": "elu_backward(grad, far, 0.3, out=out)",
+    "backward_selu, far": "selu_backward(grad, far, out=out)",
+    "from_output": "elu_backward(grad, x, from_output=True, out=out)",
+}
+CASES = [(kernel, dtype) for kernel in CALLS for dtype in ("float32", "float64")]
+# Collect inside the public functions; a profile is written whenever get_num_threads() is called. The first of three
+# calls is there to load what is loaded lazily.
+VALGRIND = [
+    *("valgrind", "--tool=callgrind", "--collect-atstart=no"),
+    *("--toggle-collect=__pyx_pw_7elufast_6_entry_*elu*", "--dump-before=*thread_limit"),
+]
+DRIVER = f"""
+import numpy as np
+from elufast import *
+for dtype, call in {[(dtype, CALLS[kernel]) for kernel, dtype in CASES]}:
+    for n in {SIZE}, {SIZE}, {2 * SIZE}:
+        x, grad, out = np.linspace(-8, 8, n, dtype=dtype), np.ones(n, dtype), np.zeros(n, dtype)
+        far = np.where(np.arange(n) % 512, x, -1e4).astype(dtype)
+        eval(call)
+        get_num_threads()
+"""
+
+
+def count(level: str) -> dict[str, float]:
+    """Instructions per element by "kernel dtype"."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [*VALGRIND, f"--callgrind-out-file={folder}/profile", sys.executable, "-c", DRIVER],
+            env={**os.environ, "ELUFAST_ISA": level, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+        )
+        profiles = sorted(Path(folder).glob("profile.*"), key=lambda path: int(path.suffix[1:]))
+        totals = [int(re.findall(r"^summary: (\d+)", profile.read_text(), re.M)[-1]) for profile in profiles]
+    assert len(totals) == 3 * len(CASES), f"{len(totals)} profiles; is the module stripped of its symbols?"
+    return {
+        f"{kernel} {dtype}": round((twice - once) / SIZE, 3)
+        for (kernel, dtype), once, twice in zip(CASES, totals[1::3], totals[2::3], strict=True)
+    }
+
+
+def counts() -> dict[str, dict[str, float]]:
+    """The counts by level, of the levels that can be counted here; none without valgrind."""
+    from elufast import runtime_info
+
+    levels = [level for level in LEVELS if level in runtime_info()["levels"]]
+    return {level: count(level) for level in levels if shutil.which("valgrind")}
+
+
+def main() -> int:
+    from elufast import runtime_info
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="write the counts down")
+    parser.add_argument("--check", action="store_true", help="fail where one rose by more than 2 %%")
+    options = parser.parse_args()
+    now = counts()
+    if not now:
+        print("valgrind is missing: install it to count instructions")
+        return 1
+    compiler = "{compiler}, {architecture}".format(**runtime_info())
+    print(f"instructions per element ({compiler})")
+    print(f"{'':<28}" + "".join(f"{level:>8}" for level in now))
+    for case in next(iter(now.values())):
+        print(f"{case:<28}" + "".join(f"{now[level][case]:>8.2f}" for level in now))
+    if options.record:
+        RECORD.write_text(json.dumps({"compiler": compiler, "counts": now}, indent=2) + "\n")
+        print(f"recorded in {RECORD.relative_to(RECORD.parent.parent)}")
+    elif options.check:
+        recorded = json.loads(RECORD.read_text())
+        if recorded["compiler"] != compiler:
+            print(f"not compared: the recorded counts are of {recorded['compiler']}")
+            return 0
+        risen = [
+            f"{case} {level}: {before:.2f} -> {now[level][case]:.2f}"
+            for level, row in recorded["counts"].items()
+            for case, before in row.items()
+            if now[level][case] > ALLOWED * before
+        ]
+        if risen:
+            print("more instructions per element than recorded:", *risen, sep="\n  ")
+            print("if that is on purpose, record the new counts with `make instructions-record` and commit them")
+        return bool(risen)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

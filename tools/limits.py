@@ -1,0 +1,289 @@
+"""Sets elufast's times beside what limits them, each pair taken in turn in one run.
+
+    python tools/limits.py [--only cache,memory,calls,layouts,import]
+
+cache     ns an element in the first-level cache for every kernel and level, and beside it the time that the
+          loop's own multiplications and multiply-adds take at two a cycle (counted in the compiled loop).
+memory    16 M elements, 2 threads, against a streaming copy, a multiplication in place and one of two arrays, all
+          in C with OpenMP: they move the same bytes and compute nothing.
+calls     one element, against np.negative.
+layouts   strided, reversed and Fortran arrays, against PyTorch on the same tensor (if it is installed).
+import    beyond `import numpy`.
+
+Needs a C compiler, and objdump for the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import importlib.util
+import math
+import os
+import re
+import runpy
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import timeit
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import elufast
+from elufast import _dispatch
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = (
+    *("forward_unit", "forward_alpha", "forward_selu", "forward_any"),
+    *("moderate_unit", "moderate_alpha", "moderate_selu", "backward_any", "from_output"),
+)
+# in the order of elu_params_t: a, s and inv as hi and lo; low; slope
+PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5)
+FLOORS = r"""
+#include <emmintrin.h>
+#include "_elu.h"
+#define SHARE(body) _Pragma("omp parallel for num_threads(threads) schedule(static)") \
+    for (ptrdiff_t i = 0; i < n; i += 16) body
+void stream(const float *x, const float *g, float *out, ptrdiff_t n, int threads) {
+    SHARE(for (int j = 0; j < 16; j += 4) _mm_stream_ps(out + i + j, _mm_load_ps(x + i + j)));
+}
+void scale(const float *x, const float *g, float *out, ptrdiff_t n, int threads) {
+    SHARE(for (int j = 0; j < 16; j++) out[i + j] *= 1.5f);
+}
+void multiply(const float *x, const float *g, float *out, ptrdiff_t n, int threads) {
+    SHARE(for (int j = 0; j < 16; j += 4)
+          _mm_stream_ps(out + i + j, _mm_mul_ps(_mm_load_ps(x + i + j), _mm_load_ps(g + i + j))));
+}
+void repeat(elu_kernel_t kernel, const void *x, const void *g, void *out, ptrdiff_t n, const elu_params_t *s,
+            int times) {
+    for (int i = 0; i < times; i++) kernel(x, g, out, n, *s);
+}
+double dependent_additions(long n) {
+    unsigned long s = 1;
+    for (long i = 0; i < n; i++) __asm__ volatile("add $1, %0" : "+r"(s));
+    return (double)s;
+}
+"""
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Best seconds of each."""
+    best = dict.fromkeys(calls, math.inf)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def compiled(source: str, flags: list[str], output: Path) -> Path:
+    path = output.with_suffix(".c")
+    path.write_text(source)
+    compiler = os.environ.get("CC", (sysconfig.get_config_var("CC") or "cc").split()[0])
+    subprocess.run([compiler, *flags, str(path), "-o", str(output), "-lm"], check=True)
+    return output
+
+
+def counts(level: str, folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """(multiplications and multiply-adds, elements) of each loop's body, one vector."""
+    setup = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")
+    flags = [*setup["UNIX_FLAGS"], *setup["LEVELS"][level], "-I", str(ROOT / "src/elufast"), "-c", "-fno-ipa-icf"]
+    source = '#include "_elu.h"\n'
+    for kind in KINDS:
+        for kind_type, suffix in (("float", "f32"), ("double", "f64")):
+            arguments = "x[i]" if kind.startswith("forward") else "g[i], x[i]"
+            source += (
+                f"void {kind}_{suffix}(const {kind_type} *restrict x, const {kind_type} *restrict g,"
+                f" {kind_type} *restrict out, elu_params_t s) {{\n"
+                f"    for (long i = 0; i < 1 << 20; i++) out[i] = elu_{kind}_{suffix}({arguments}, s);\n}}\n"
+            )
+    objects = compiled(source, flags, folder / "kernels.o")
+    text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", objects], capture_output=True, text=True, check=True)
+    found = {}
+    for name, body in re.findall(r"<(\w+)>:\n((?: .*\n)+)", text.stdout):
+        kind, suffix = name.rsplit("_", 1)
+        lines = re.findall(r"^ *([0-9a-f]+):\t(.*)", body, re.M)
+        places = {address: k for k, (address, _) in enumerate(lines)}
+        loop: list[str] = []
+        for k, (_, words) in enumerate(lines):
+            jump = re.match(r"j\w+\s+([0-9a-f]+)", words)
+            if jump and places.get(jump[1], k) < k - len(loop):
+                loop = [w for _, w in lines[places[jump[1]] : k + 1]]
+        heavy = sum(bool(re.match(r"v?(fn?m(add|sub)\d*|mul)p[sd]", op)) for op in loop)
+        width = 64 if any("zmm" in op for op in loop) else 32 if any("ymm" in op for op in loop) else 16
+        found[kind, suffix] = heavy, width // (4 if suffix == "f32" else 8)
+    return found
+
+
+def cache(folder: Path, floors: ctypes.CDLL) -> None:
+    additions = take_turns({"add": lambda: floors.dependent_additions(ctypes.c_long(1_000_000))}, 200)
+    clock = 1e6 / additions["add"]
+    print(f"clock {clock / 1e9:.2f} GHz (dependent additions)")
+    names = "elu", "elu alpha", "selu", "celu", "elu'", "elu' alpha", "selu'", "celu'", "from output"
+    print(
+        f"{'level':6}{'kernel':13}{'dtype':9}"
+        f"{'ns':>7}{'at 3.1 GHz':>12}{'multiply-adds':>15}{'times them':>12}{'to elu':>8}"
+    )
+    params = (ctypes.c_double * len(PARAMS))(*PARAMS)
+    capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    capsule_pointer.restype = ctypes.c_void_p
+    capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    for level in _dispatch.built_levels():
+        loops = importlib.import_module(f"elufast._loops_{level}")
+        counted = counts(level, folder)
+        for dtype, capsule, suffix in zip((np.float32, np.float64), loops.kernels, ("f32", "f64"), strict=True):
+            table = (ctypes.c_void_p * len(KINDS)).from_address(capsule_pointer(capsule, None))
+            size, times = 8192 // np.dtype(dtype).itemsize, 200
+            rng = np.random.default_rng(0)
+            arrays = [rng.standard_normal(size).astype(dtype) for _ in range(3)]
+            pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
+            first = 0.0
+            for kind, name, kernel in zip(KINDS, names, table, strict=True):
+                start = ctypes.c_void_p(kernel)
+
+                run = partial(floors.repeat, start, *pointers, ctypes.c_ssize_t(size), params, times)
+                ns = take_turns({name: run}, 60)[name] / times / size * 1e9
+                first = first or ns
+                heavy, elements = counted[kind, suffix]
+                bound = heavy / 2 / elements / clock * 1e9
+                print(
+                    f"{level:6}{name:13}{np.dtype(dtype).name:9}{ns:7.3f}{ns * clock / 3.1e9:12.3f}"
+                    f"{heavy:15}{ns / bound:12.2f}{ns / first:8.2f}"
+                )
+
+
+def memory(floors: ctypes.CDLL) -> None:
+    n = 16_000_000
+    rng = np.random.default_rng(0)
+    x, grad, out = (aligned(rng, n) for _ in range(3))
+    pointer = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, grad, out)]
+
+    def floor(name: str) -> Callable[[], Any]:
+        return lambda: getattr(floors, name)(*pointer, ctypes.c_ssize_t(n), 2)
+
+    place, place_selu = x.copy(), x.copy()
+    calls = {
+        "streaming copy": floor("stream"),
+        "elu out=": lambda: elufast.elu(x, out=out, num_threads=2),
+        "selu out=": lambda: elufast.selu(x, out=out, num_threads=2),
+        "elu, new result": lambda: elufast.elu(x, num_threads=2),
+        "multiply in place": floor("scale"),
+        "elu in place": lambda: elufast.elu_(place, num_threads=2),
+        "selu in place": lambda: elufast.selu_(place_selu, num_threads=2),
+        "multiply two": floor("multiply"),
+        "elu backward from output": lambda: elufast.elu_backward(grad, x, from_output=True, out=out, num_threads=2),
+        "elu backward": lambda: elufast.elu_backward(grad, x, out=out, num_threads=2),
+    }
+    floors.stream(*pointer, ctypes.c_ssize_t(n), 2)
+    best = take_turns(calls, 25)
+    base = ""
+    for name, seconds in best.items():
+        base = name if name in ("streaming copy", "multiply in place", "multiply two") else base
+        print(f"{name:26}{seconds / n * 1e9:8.3f} ns{seconds / best[base]:8.2f} times {base}")
+
+
+def aligned(rng: np.random.Generator, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    raw = np.empty(n + 16, np.float32)
+    array = raw[-(raw.ctypes.data // 4) % 16 :][:n]
+    array[:] = rng.standard_normal(n, np.float32)
+    return array
+
+
+def calls() -> None:
+    x, y = np.array([-0.5], np.float32), np.zeros(1, np.float32)
+    statements = {
+        "np.negative(x, y)": "np.negative(x, y)",
+        **{f"{f}(x, out=y)": f"e.{f}(x, out=y)" for f in ("elu", "selu", "celu")},
+        "elu(x, 0.5, out=y)": "e.elu(x, 0.5, out=y)",
+        "elu_(y)": "e.elu_(y)",
+        "elu_backward(x, x, out=y)": "e.elu_backward(x, x, out=y)",
+        "np.negative(x)": "np.negative(x)",
+        **{f"{f}(x)": f"e.{f}(x)" for f in ("elu", "selu", "celu")},
+        "elu_backward(x, x)": "e.elu_backward(x, x)",
+    }
+    timers = {
+        name: timeit.Timer(code, globals={"e": elufast, "np": np, "x": x, "y": y}) for name, code in statements.items()
+    }
+    best = dict.fromkeys(timers, math.inf)
+    for _ in range(40):
+        for name, timer in timers.items():
+            best[name] = min(best[name], timer.timeit(5000) / 5000)
+    base = ""
+    for name, seconds in best.items():
+        base = name if name.startswith("np.") else base
+        print(f"{name:28}{seconds * 1e9:7.0f} ns{seconds / best[base]:7.2f} times {base}")
+
+
+def layouts() -> None:
+    if not importlib.util.find_spec("torch"):
+        print("PyTorch is not installed")
+        return
+    import torch
+
+    torch.set_num_threads(2)
+    rows, columns = 4000, 1000
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(0).standard_normal((rows, columns)).astype(dtype)
+        t = torch.from_numpy(x)
+        cases: dict[str, tuple[Any, Callable[[], Any]]] = {
+            "contiguous": (x, lambda t=t: t),
+            "transposed": (x.T, lambda t=t: t.T),
+            "Fortran": (np.asfortranarray(x), lambda t=t: t.T.contiguous().T),
+            "column slice": (x[:, 1:2], lambda t=t: t[:, 1:2]),
+            "columns 100 to 200": (x[:, 100:200], lambda t=t: t[:, 100:200]),
+            "step 2": (x[:, ::2], lambda t=t: t[:, ::2]),
+            "reversed": (x.ravel()[::-1], lambda t=t: torch.flip(t.ravel(), (0,))),
+        }
+        for name, (array, tensor) in cases.items():
+            made = tensor()
+            # PyTorch has no negative strides: reversing is part of its work
+            theirs = partial(
+                lambda make: torch.nn.functional.elu(make()),
+                tensor if name == "reversed" else partial(lambda t: t, made),
+            )
+            best = take_turns({"ours": partial(elufast.elu, array, num_threads=2), "theirs": theirs}, 15)
+            print(
+                f"{np.dtype(dtype).name:9}{name:20}{best['ours'] / array.size * 1e9:8.3f} ns"
+                f"{best['theirs'] / best['ours']:8.1f} times faster than PyTorch"
+            )
+
+
+def imports() -> None:
+    def run(code: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    best = take_turns({"numpy": run("import numpy"), "both": run("import numpy, elufast")}, 20)
+    print(f"import elufast: {(best['both'] - best['numpy']) * 1e3:.1f} ms beyond import numpy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", default="cache,memory,calls,layouts,import")
+    parts = parser.parse_args().only.split(",")
+    cpu = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), "")
+    print(f"{os.cpu_count()} cores of{cpu.partition(':')[2]}; elufast at level {elufast.runtime_info()['level']}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        flags = ["-O3", "-fopenmp", "-shared", "-fPIC", f"-I{ROOT}/src/elufast"]
+        floors = ctypes.CDLL(str(compiled(FLOORS, flags, folder / "floors.so")))
+        for part in parts:
+            print(f"\n{part}")
+            {
+                "cache": lambda: cache(folder, floors),
+                "memory": lambda: memory(floors),
+                "calls": calls,
+                "layouts": layouts,
+                "import": imports,
+            }[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Show, by the compiler's own report, that every loop over elements is vectorized at every level; exit 1 naming those
+that are not.
+
+The kernels are compiled with the flags of setup.py, less OpenMP's, which they have no use for, by $CC or the compiler
+that Python was built with (GCC or clang). The table says how many bytes a vector has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from setup import LEVELS, LOOP_FLAGS, UNIX_FLAGS, cythonized, extension, levels  # noqa: E402
+
+SKIPPED = 77
+DTYPES = ("float", "double")  # Cython's specializations 0 and 1
+FUNCTION = re.compile(r"^static .*__pyx_fuse_([01])__pyx_f_\w*?_loops_base_(\w+)\(.*\{$")
+# What makes the compiler report; what it says of a loop it vectorized, and of one it did not. GCC gives the vector's
+# bytes, clang its elements. GCC would compile functions that are alike, as some are at the base level, only once.
+REPORTS = {
+    "gcc": (
+        ["-fopt-info-vec-optimized-missed", "-fno-ipa-icf"],
+        r"loop vectorized using (\d+) byte vectors|(couldn't vectorize loop)",
+    ),
+    "clang": (
+        [f"-Rpass{kind}=loop-vectorize" for kind in ("", "-missed", "-analysis")],
+        r"vectorized loop \(vectorization width: (\d+)|(loop not vectorized|vectorization is not beneficial)",
+    ),
+}
+LOST, GONE = 0, -1  # GONE: nothing is said of a loop that the compiler found to have no effect
+
+
+def compiler() -> tuple[list[str], str, str]:
+    """The command, its kind, and what it says of itself."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(command[0]) is None:
+        print(f"skipped: there is no compiler {command[0]!r}; set CC")
+        sys.exit(SKIPPED)
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    version = done.stdout.partition("\n")[0]
+    if "clang" in version:
+        return command, "clang", version
+    if "Free Software Foundation" in done.stdout:
+        return command, "gcc", version
+    print(f"skipped: {command[0]!r} is neither GCC nor clang: {version}")
+    sys.exit(SKIPPED)
+
+
+class Loop(NamedTuple):
+    """A loop of the .pyx, for one dtype."""
+
+    kernel: str
+    line: int
+    dtype: str
+
+
+def generated() -> tuple[Path, list[str], dict[int, Loop]]:
+    """The C file of the loops, less its references to the .pyx; the include folders; the loops by line of that file."""
+    module = cythonized([extension("_loops_base", "_loops.pyx", [])], "cython-vectorized")[0]
+    source = Path(module.sources[0])
+    kernels = set(re.findall(r"^cdef \w+ (\w+)\(const real\*", Path("src/elufast/_loops.pyx").read_text(), re.M))
+    lines, loops = [], {}
+    kernel, dtype, origin = "", "", 0
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        if match := re.match(r"#line (\d+)", line):
+            origin, line = int(match[1]), ""
+        elif match := FUNCTION.match(line):
+            kernel, dtype = match[2], DTYPES[int(match[1])]
+        elif line == "}":
+            kernel = ""
+        elif line.lstrip().startswith("for (") and kernel in kernels:
+            loops[number] = Loop(kernel, origin, dtype)
+        lines.append(line + "\n")
+    assert {loop.kernel for loop in loops.values()} == kernels != set(), "kernels of the form looked for"
+    plain = source.with_name("vectorized.c")
+    plain.write_text("".join(lines))
+    return plain, [*module.include_dirs, sysconfig.get_path("include")], loops
+
+
+def widths(report: str, pattern: str, loops: dict[int, Loop], in_bytes: bool) -> dict[Loop, int]:
+    """Bytes of the widest vector of each loop, or LOST or GONE."""
+    found = dict.fromkeys(loops.values(), GONE)
+    for line, width, _ in re.findall(rf"vectorized\.c:(\d+):.*(?:{pattern})", report):
+        if loop := loops.get(int(line)):
+            each = 1 if in_bytes else 4 if loop.dtype == "float" else 8
+            found[loop] = max(found[loop], int(width) * each if width else LOST)
+    assert max(found.values()) > 0, f"not the report expected: {report[:1000]}"
+    return found
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    command, kind, version = compiler()
+    flags, pattern = REPORTS[kind]
+    source, include, loops = generated()
+    found = {}
+    for level in levels():
+        done = subprocess.run(
+            [
+                *command,
+                *(*UNIX_FLAGS, "-fPIC", *LOOP_FLAGS, *LEVELS[level], *flags),
+                *(f"-I{folder}" for folder in include),
+                *("-c", str(source), "-o", os.devnull),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            print(done.stderr)
+            return 1
+        found[level] = widths(done.stderr, pattern, loops, kind == "gcc")
+    print(version)
+    print(f"{'bytes a vector':<32}" + "".join(f"{level:>8}" for level in found))
+    lost = []
+    for loop in sorted(loops.values(), key=lambda loop: loop.line):
+        name = f"{loop.kernel} {loop.dtype}, line {loop.line}"
+        row = [found[level][loop] for level in found]
+        print(f"{name:<32}" + "".join(f"{ {LOST: 'LOST', GONE: 'gone'}.get(width, width):>8}" for width in row))
+        lost += [f"{name}, {level}" for level, width in zip(found, row, strict=True) if width == LOST]
+    if lost:
+        print("not vectorized:", *lost, sep="\n  ")
+    return bool(lost)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
