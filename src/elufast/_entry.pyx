@@ -23,13 +23,18 @@ cdef extern from *:
     """
     #ifdef _OPENMP
     #include <omp.h>
+    #define ELU_OPENMP 1
     #else
     #define omp_get_max_threads() 1
     #define omp_in_parallel() 0
+    #define omp_get_wtime() 0.0
+    #define ELU_OPENMP 0
     #endif
     """
     int omp_get_max_threads() nogil
     int omp_in_parallel() nogil
+    double omp_get_wtime() nogil
+    const bint ELU_OPENMP
 
 cnp.import_array()
 
@@ -54,6 +59,14 @@ cdef int openmp_default = omp_get_max_threads()
 cdef object home = os.getpid()
 cdef PyThread_type_lock pool = PyThread_allocate_lock()
 
+# Where other processes keep the CPUs busy a thread may start a time slice, milliseconds, late, and its call with it.
+# A call that took so much longer than the best of its kind sends the next ones to a single thread for a while.
+cdef double SLACK = 1e-3
+cdef double[ELU_KERNELS] pace_f32
+cdef double[ELU_KERNELS] pace_f64
+cdef double rest = 0.1
+cdef double resting_until = 0
+
 
 def bind(loops, long last_level_cache, int num_threads, unusual):
     """Set the loops to use, the facts that choose stores and threads, and what is called for the rest."""
@@ -72,7 +85,21 @@ def limit_threads(int num_threads):
 def thread_limit() -> int:
     """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl)."""
     cdef int now = omp_get_max_threads()
-    return min(team_limit, now) if now < openmp_default else team_limit
+    return min(team_limit, now) if now < openmp_default or not ELU_OPENMP else team_limit
+
+
+cdef void judge(int op, bint single, ptrdiff_t n, double start):
+    """Note how long a call with threads, the only one at a time, took: seconds from start to now."""
+    global rest, resting_until
+    cdef double* pace = &pace_f32[op] if single else &pace_f64[op]
+    cdef double now = omp_get_wtime(), each = (now - start) / n
+    if pace[0] == 0 or each < pace[0]:
+        pace[0] = each
+    if now - start > 4 * n * pace[0] + SLACK:
+        resting_until = now + rest
+        rest = min(2 * rest, 10.0)
+    else:
+        rest = 0.1
 
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
@@ -117,7 +144,10 @@ cdef int team(ptrdiff_t n, int asked):
     if asked and omp_get_max_threads() < openmp_default:
         most = min(most, omp_get_max_threads())
     most = <int> min(<ptrdiff_t> most, n // PER_THREAD)
-    if most > 1 and os.getpid() != home:  # OpenMP's threads did not survive the fork
+    if most > 1 and (
+        omp_get_wtime() < resting_until
+        or os.getpid() != home  # OpenMP's threads did not survive the fork
+    ):
         return 1
     return min(most, MAX_TEAM)
 
@@ -132,6 +162,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
     cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
     cdef int threads
     cdef bint stream
+    cdef double start
     if n <= KEEP_GIL:
         kernel(px, pg, po, n, s)
         return 0
@@ -140,7 +171,9 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
     if threads > 1 and PyThread_acquire_lock(pool, NOWAIT_LOCK):
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
+            start = omp_get_wtime()
             (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s, threads, stream)
+            judge(op, single, n, start)
         finally:
             PyThread_release_lock(pool)
     else:
