@@ -345,7 +345,7 @@ def moved(buffer: Array, start: int, step: int, size: int) -> Array:
     return buffer[start : stop if stop >= 0 else None : step]
 
 
-SHIFTS = [(start, step) for start in (0, 1, 2, 7, 64, 2500) for step in (1, 2)]
+SHIFTS = [(start, step) for start in (0, 1, 2, 7, 64, 2500, 4998, 4999) for step in (1, 2)]
 
 
 @by_dtype

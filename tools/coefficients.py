@@ -65,7 +65,7 @@ POLYNOMIALS = (
     Polynomial(
         "elu_poly_a_f", 6, 24, by_result, "relative to expm1(r), r < 0, and 2 - e^r, r > 0; 1/2 is exact", (ONE / 2,)
     ),
-    Polynomial("elu_tail_64", 11, 53, relative, "relative to expm1(r); 1/2 is exact", (ONE / 2,)),
+    Polynomial("elu_poly_64", 11, 53, relative, "relative to expm1(r); 1/2 is exact", (ONE / 2,)),
 )
 
 

@@ -293,9 +293,8 @@ static inline double elu_square_error(double p, double s) {
 #endif
 }
 
-/* r^2 q(r) + c, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.6. Without FMA
- * r^2 / 2 is kept apart and its rounding made good. */
-static inline double elu_tail_64(double r, double c) {
+/* (q(r) - 1/2) / r, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.6 */
+static inline double elu_poly_64(double r) {
     double q = 0x1.1f38cc4ee07efp-29;
     q = elu_mad(q, r, 0x1.af5d03fe95204p-26);
     q = elu_mad(q, r, 0x1.27e4f8b88221fp-22);
@@ -305,8 +304,12 @@ static inline double elu_tail_64(double r, double c) {
     q = elu_mad(q, r, 0x1.6c16c16c167fcp-10);
     q = elu_mad(q, r, 0x1.111111110f709p-7);
     q = elu_mad(q, r, 0x1.5555555555559p-5);
-    q = elu_mad(q, r, 0x1.5555555555559p-3);
-    double s = r * r;
+    return elu_mad(q, r, 0x1.5555555555559p-3);
+}
+
+/* r^2 q(r) + c. Without FMA r^2 / 2 is kept apart and its rounding made good. */
+static inline double elu_tail_64(double r, double c) {
+    double q = elu_poly_64(r), s = r * r;
 #if ELU_FMA
     return fma(s, fma(q, r, 0.5), c);
 #else
@@ -404,20 +407,18 @@ static inline elu_sum_t elu_divided(double x, elu_params_t s) {
     return v;
 }
 
-/* alpha < 0 makes x / alpha positive: 2^n = k1 k2 grows, with k1 coming last, and so does the share of r^2 / 2, whose
- * rounding is made good. Below 2^-54 the result is x, which also keeps what an x / alpha among the subnormals lost. */
+/* alpha < 0 makes x / alpha positive: 2^n = k1 k2 grows, with k1 coming last, and so does the share of r^2 / 2, which
+ * is therefore part of hi. Below 2^-54 the result is x, which also keeps what an x / alpha among the subnormals lost. */
 static inline double elu_forward_any_f64(double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s), e;
     double t = elu_mad(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
     double t1 = n * (s.a_hi < 0 ? 0.5 : 0) + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
     double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), one = elu_exp2(ELU_ROUND64 - n1), m = k2 - one;
     double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
-    c += ((r - p) + c) * p; /* what p has lost, times the derivative of expm1(p) - p */
-#if ELU_FMA
-    c += 0.5 * elu_square_error(p, p * p);
-#endif
-    e.hi = kr + m;
-    e.lo = elu_mad(k2, elu_tail_64(p, c), (kr + (m - e.hi)) + ((k2 - m) - one));
+    double p2 = p * p, half = 0.5 * k2 * p2, hi = kr + m, lo = (kr + (m - hi)) + ((k2 - m) - one);
+    c += ((r - p) + c) * p + 0.5 * elu_square_error(p, p2); /* what p has lost, times expm1(p); what p2 has */
+    e.hi = hi + half;
+    e.lo = elu_mad(k2, elu_mad(p2 * p, elu_poly_64(p), c), lo + (half - (e.hi - hi)));
     double y = elu_times_rounded(s.a_hi, 0, e) * k1;
     y = fabs(z.hi) < 0x1p-54 ? x : y;
     return x < 0 ? y : x;
