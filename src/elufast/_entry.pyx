@@ -46,7 +46,7 @@ cdef enum Family:
 cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
     MAX_TEAM = 1024
-    PER_THREAD = 16384  # elements a thread that repay starting it: docs/performance.md
+    PER_THREAD = 65536  # bytes of the result that repay a thread: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
 
 
@@ -135,15 +135,15 @@ cdef int prepare(Family family, bint backward, bint from_output, double alpha, b
     return op + ELU_BACKWARD if backward else op
 
 
-cdef int team(ptrdiff_t n, int asked):
-    """Threads for n elements: as many as asked for (0: not asked) and as the work repays."""
+cdef int team(ptrdiff_t bytes, int asked):
+    """Threads for a result of so many bytes: as many as asked for (0: not asked) and as the work repays."""
     cdef int most
-    if n < 2 * PER_THREAD or asked == 1 or omp_in_parallel():
+    if bytes < 2 * PER_THREAD or asked == 1 or omp_in_parallel():
         return 1
     most = thread_limit() if asked == 0 else asked
     if asked and omp_get_max_threads() < openmp_default:
         most = min(most, omp_get_max_threads())
-    most = <int> min(<ptrdiff_t> most, n // PER_THREAD)
+    most = <int> min(<ptrdiff_t> most, bytes // PER_THREAD)
     if most > 1 and (
         omp_get_wtime() < resting_until
         or os.getpid() != home  # OpenMP's threads did not survive the fork
@@ -167,7 +167,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
         kernel(px, pg, po, n, s)
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
-    threads = team(n, asked)
+    threads = team(n * itemsize, asked)
     if threads > 1 and PyThread_acquire_lock(pool, NOWAIT_LOCK):
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
@@ -232,7 +232,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
         size = cnp.NpyIter_GetIterSize(it)
         if size == 0:
             return 0
-        threads = team(size, asked)
+        threads = team(size * cnp.PyArray_ITEMSIZE(out), asked)
         if threads > 1 and not PyThread_acquire_lock(pool, NOWAIT_LOCK):
             threads = 1
         try:
