@@ -516,10 +516,10 @@ def picture(times: Times, names: list[str], path: Path) -> None:
     for axis in axes.flat:
         lines, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=6, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=4 * len(threads), frameon=False)
     figure.suptitle("ELU, time an element")
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, bbox_inches="tight")
 
 
 def machine() -> str:
