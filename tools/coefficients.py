@@ -253,8 +253,12 @@ def constants() -> tuple[Constant, ...]:
         ),
         Constant("elu_forward_any_f64", (two**-54,), 53, "z / 2 is less than a quarter ulp of 1"),
         *(
-            Constant(function, (mp.mpf(-300), two**-200), 53, "grad 2^n alpha is normal, alpha >= 1e-30")
-            for function in ("elu_extreme_f64", "elu_choose_f64")
+            Constant(function, limits, 53, "grad 2^n alpha is normal, alpha >= 1e-30")
+            for function, limits in (
+                ("elu_note_x_f64", (mp.mpf(-300),)),
+                ("elu_note_grad_f64", (two**-200,)),
+                ("elu_choose_f64", (mp.mpf(-300), two**-200)),
+            )
         ),
         Constant("elu_exp_64", (two**-20,), 53, "any small number"),
         Constant(

@@ -191,12 +191,17 @@ static inline float elu_forward_selu_f32(float x, elu_params_t s) {
 }
 
 /* Backward, an element is moderate unless x <= -40 or 0 < |grad| < 2^-40: then no step of the float formula leaves the
- * normal numbers unless the result does. Loops check a block at a time and use the formula alone where they can;
- * elsewhere each element still takes the one that is its own, so its neighbours do not matter. Returns bits, 0 if
- * moderate: an OR of selected floats is what compilers vectorize at every level. */
-static inline uint32_t elu_extreme_f32(float x, float grad) {
-    float g = fabsf(grad);
-    return elu_u32(x <= -40 ? 1.f : 0.f) | elu_u32(g < 0x1p-40f ? g : 0.f);
+ * normal numbers unless the result does. Loops use that formula and note what they meet, and do a block again where it
+ * held an extreme element; there each element still takes the formula that is its own, so its neighbours do not matter.
+ * As unsigned numbers the bits of x <= -40 (and of a negative NaN, which does no harm) are above all others, and those
+ * of -2 grad the larger the smaller grad is, its sign shifted out. */
+static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_u32(x) > noted ? elu_u32(x) : noted; }
+static inline uint32_t elu_note_grad_f32(uint32_t noted, float grad) {
+    uint32_t u = 0 - 2 * elu_u32(grad);
+    return u > noted ? u : noted;
+}
+static inline int elu_extreme_f32(uint32_t x, uint32_t grad) {
+    return x >= elu_u32(-40) || grad > 0 - 2 * elu_u32(0x1p-40f);
 }
 
 static inline float elu_choose_f32(float x, float grad, float moderate, float extreme) {
@@ -274,10 +279,9 @@ static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
 #define elu_moderate_alpha_f32 elu_backward_any_f32
 #define elu_moderate_selu_f32 elu_backward_any_f32
 
-static inline uint32_t elu_extreme_f32(float x, float grad) {
-    (void)x, (void)grad;
-    return 0;
-}
+#define elu_note_x_f32(noted, x) 0
+#define elu_note_grad_f32(noted, grad) 0
+#define elu_extreme_f32(x, grad) 0
 
 #endif
 
@@ -424,11 +428,14 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* As for float: moderate unless x <= -300 or 0 < |grad| < 2^-200. */
-static inline uint64_t elu_extreme_f64(double x, double grad) {
+/* As for float: moderate unless x <= -300 or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
+ * integers; an OR of selected doubles is what compilers vectorize at every level. */
+static inline uint64_t elu_note_x_f64(uint64_t noted, double x) { return noted | elu_u64(x <= -300 ? 1.0 : 0.0); }
+static inline uint64_t elu_note_grad_f64(uint64_t noted, double grad) {
     double g = fabs(grad);
-    return elu_u64(x <= -300 ? 1.0 : 0.0) | elu_u64(g < 0x1p-200 ? g : 0.0);
+    return noted | elu_u64(g < 0x1p-200 ? g : 0.0);
 }
+static inline int elu_extreme_f64(uint64_t x, uint64_t grad) { return (x | grad) != 0; }
 
 static inline double elu_choose_f64(double x, double grad, double moderate, double extreme) {
     double g = fabs(grad), y = x <= -300 ? extreme : moderate;

@@ -23,7 +23,9 @@ cdef extern from "_elu.h" nogil:
     float elu_moderate_unit_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_alpha_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_selu_f32(float grad, float x, elu_params_t s) noexcept
-    uint32_t elu_extreme_f32(float x, float grad) noexcept
+    uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
+    uint32_t elu_note_grad_f32(uint32_t noted, float grad) noexcept
+    bint elu_extreme_f32(uint32_t x, uint32_t grad) noexcept
     float elu_from_output_f32(float grad, float y, elu_params_t s) noexcept
 
     double elu_forward_unit_f64(double x, elu_params_t s) noexcept
@@ -37,7 +39,9 @@ cdef extern from "_elu.h" nogil:
     double elu_moderate_unit_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_selu_f64(double grad, double x, elu_params_t s) noexcept
-    uint64_t elu_extreme_f64(double x, double grad) noexcept
+    uint64_t elu_note_x_f64(uint64_t noted, double x) noexcept
+    uint64_t elu_note_grad_f64(uint64_t noted, double grad) noexcept
+    bint elu_extreme_f64(uint64_t x, uint64_t grad) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
 cdef extern from "_span.h" nogil:

@@ -8,6 +8,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from elufast._elu cimport *
 
@@ -19,20 +20,17 @@ ctypedef fused real:
 cdef enum:
     BLOCK = 1024
 
-
-cdef bint moderate(const real* x, const real* grad, ptrdiff_t n) noexcept nogil:
-    cdef ptrdiff_t i
-    cdef uint32_t extreme_f32 = 0
-    cdef uint64_t extreme_f64 = 0
-    for i in range(n):
-        if real is float:
-            extreme_f32 |= elu_extreme_f32(x[i], grad[i])
-        else:
-            extreme_f64 |= elu_extreme_f64(x[i], grad[i])
-    return extreme_f32 == 0 and extreme_f64 == 0
+cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
+    uint32_t x32, grad32
+    uint64_t x64, grad64
 
 
-# Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself.
+cdef inline bint held_extreme(Noted noted) noexcept nogil:
+    return elu_extreme_f32(noted.x32, noted.grad32) or elu_extreme_f64(noted.x64, noted.grad64)
+
+
+# Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself. Those of backward try the formula
+# for moderate elements on a block, or, after a block that held an extreme one, the formula for all.
 
 cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i
@@ -44,22 +42,41 @@ cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 
 cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i, start = 0, stop
-    while start < n:
-        stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
-            for i in range(start, stop):
+    cdef ptrdiff_t i, size
+    cdef real held[BLOCK]
+    cdef real* to
+    cdef Noted noted
+    cdef bint extreme = False
+    while n > 0:
+        size = min(n, <ptrdiff_t> BLOCK)
+        if not extreme:
+            to = &held[0] if out == x or out == grad else out
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
-                    out[i] = elu_moderate_unit_f32(grad[i], x[i], s)
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
+                    to[i] = elu_moderate_unit_f32(grad[i], x[i], s)
                 else:
-                    out[i] = elu_moderate_unit_f64(grad[i], x[i], s)
-        else:
-            for i in range(start, stop):
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
+                    to[i] = elu_moderate_unit_f64(grad[i], x[i], s)
+            extreme = held_extreme(noted)
+            if not extreme and to != out:
+                memcpy(out, to, size * sizeof(real))
+        if extreme:
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_unit_f32(grad[i], x[i], s)
                 else:
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_unit_f64(grad[i], x[i], s)
-        start = stop
+            extreme = held_extreme(noted)
+        x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
 cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
@@ -72,22 +89,41 @@ cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n,
 
 
 cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i, start = 0, stop
-    while start < n:
-        stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
-            for i in range(start, stop):
+    cdef ptrdiff_t i, size
+    cdef real held[BLOCK]
+    cdef real* to
+    cdef Noted noted
+    cdef bint extreme = False
+    while n > 0:
+        size = min(n, <ptrdiff_t> BLOCK)
+        if not extreme:
+            to = &held[0] if out == x or out == grad else out
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
-                    out[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
+                    to[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
                 else:
-                    out[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
-        else:
-            for i in range(start, stop):
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
+                    to[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
+            extreme = held_extreme(noted)
+            if not extreme and to != out:
+                memcpy(out, to, size * sizeof(real))
+        if extreme:
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
                 else:
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
-        start = stop
+            extreme = held_extreme(noted)
+        x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
 cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
@@ -100,22 +136,41 @@ cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 
 cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
-    cdef ptrdiff_t i, start = 0, stop
-    while start < n:
-        stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
-            for i in range(start, stop):
+    cdef ptrdiff_t i, size
+    cdef real held[BLOCK]
+    cdef real* to
+    cdef Noted noted
+    cdef bint extreme = False
+    while n > 0:
+        size = min(n, <ptrdiff_t> BLOCK)
+        if not extreme:
+            to = &held[0] if out == x or out == grad else out
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
-                    out[i] = elu_moderate_selu_f32(grad[i], x[i], s)
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
+                    to[i] = elu_moderate_selu_f32(grad[i], x[i], s)
                 else:
-                    out[i] = elu_moderate_selu_f64(grad[i], x[i], s)
-        else:
-            for i in range(start, stop):
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
+                    to[i] = elu_moderate_selu_f64(grad[i], x[i], s)
+            extreme = held_extreme(noted)
+            if not extreme and to != out:
+                memcpy(out, to, size * sizeof(real))
+        if extreme:
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
                 if real is float:
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_selu_f32(grad[i], x[i], s)
                 else:
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_selu_f64(grad[i], x[i], s)
-        start = stop
+            extreme = held_extreme(noted)
+        x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
 cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
