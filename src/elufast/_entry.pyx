@@ -1,9 +1,9 @@
 """The public functions, and the way from arrays to a kernel.
 
 The usual case (exact ndarrays, aligned, C-contiguous, native byte order, nothing overlapping) goes
-from here to a kernel by pointer, without a Python object in between. All else goes to ``_api``,
-which validates, converts and calls ``evaluate``; that walks other layouts with NumPy's iterator,
-block by block.
+from here to a kernel by pointer, without a Python object in between; other strides are walked with
+NumPy's iterator, block by block. All else goes to ``_api``, which validates, converts and calls
+``evaluate``.
 """
 import os
 
@@ -36,7 +36,16 @@ cdef extern from *:
     double omp_get_wtime() nogil
     const bint ELU_OPENMP
 
+cdef extern from "numpy/arrayobject.h":
+    ndarray PyArray_NewLikeArray(ndarray prototype, cnp.NPY_ORDER order, cnp.PyArray_Descr* descr, int subok)
+    cnp.PyArray_Descr* descr "PyArray_DESCR"(ndarray a) noexcept
+    cnp.PyArray_Descr* PyArray_DescrFromType(int typenum)
+
 cnp.import_array()
+
+# The native dtypes, each an object of its own: a comparison of pointers tells both type and byte order.
+cdef cnp.PyArray_Descr* float32 = PyArray_DescrFromType(cnp.NPY_FLOAT32)
+cdef cnp.PyArray_Descr* float64 = PyArray_DescrFromType(cnp.NPY_FLOAT64)
 
 cdef enum Family:
     ELU
@@ -152,7 +161,7 @@ cdef int team(ptrdiff_t bytes, int asked):
     return min(most, MAX_TEAM)
 
 
-cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
     cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef const char* px = cnp.PyArray_BYTES(x)
@@ -164,7 +173,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
     cdef bint stream
     cdef double start
     if n <= KEEP_GIL:
-        kernel(px, pg, po, n, s)
+        kernel(px, pg, po, n, s[0])
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
     threads = team(n * itemsize, asked)
@@ -172,13 +181,13 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
-            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s, threads, stream)
+            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s[0], threads, stream)
             judge(op, single, n, start)
         finally:
             PyThread_release_lock(pool)
     else:
         with nogil:
-            elu_span(kernel, px, pg, po, n, itemsize, s, stream)
+            elu_span(kernel, px, pg, po, n, itemsize, s[0], stream)
     return 0
 
 
@@ -200,7 +209,7 @@ cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, elu_params_t s) n
         w.empty = not w.next(w.it)
 
 
-cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
     """Any layout and byte order: NumPy's iterator merges axes, and hands out blocks that are
     contiguous, aligned and native, buffered only where the array is not."""
     cdef bint single = cnp.PyArray_ITEMSIZE(out) == 4
@@ -210,7 +219,6 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
     cdef cnp.npy_uint32 op_flags[3]
     cdef cnp.PyArray_Descr* dtypes[3]
     cdef Walk walks[MAX_TEAM]
-    cdef cnp.dtype native = cnp.PyArray_DescrFromType(cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
     cdef cnp.npy_intp size
     cdef int threads, made = 0, i
     ops[0] = <cnp.PyArrayObject*> x
@@ -219,7 +227,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
     for i in range(inputs + 1):
         op_flags[i] = cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
         op_flags[i] |= cnp.NPY_ITER_READONLY if i < inputs else cnp.NPY_ITER_WRITEONLY
-        dtypes[i] = <cnp.PyArray_Descr*> native
+        dtypes[i] = float32 if single else float64
     cdef cnp.NpyIter* it = cnp.NpyIter_AdvancedNew(
         inputs + 1, ops,
         cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
@@ -250,10 +258,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, s)
+                    walk_range(&walks[0], inputs, kernel, s[0])
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, s)
+                        walk_range(&walks[i], inputs, kernel, s[0])
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)
@@ -261,6 +269,17 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
         for i in range(made):
             cnp.NpyIter_Deallocate(walks[i].it)
     return 0
+
+
+cdef int compute(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
+    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    cdef int f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    if cnp.PyArray_ISNOTSWAPPED(x) and cnp.PyArray_ISNOTSWAPPED(grad) and cnp.PyArray_ISNOTSWAPPED(out) and (
+        cnp.PyArray_CHKFLAGS(x, c) and cnp.PyArray_CHKFLAGS(grad, c) and cnp.PyArray_CHKFLAGS(out, c)
+        or cnp.PyArray_CHKFLAGS(x, f) and cnp.PyArray_CHKFLAGS(grad, f) and cnp.PyArray_CHKFLAGS(out, f)
+    ):
+        return contiguous(op, x, grad, out, s, asked)
+    return walk(op, x, grad, out, s, asked)
 
 
 def evaluate(
@@ -271,34 +290,21 @@ def evaluate(
     overlaps an input, the same elements. ``grad`` is x if there is none, ``num_threads`` 0 if not
     given."""
     cdef elu_params_t s
-    cdef ndarray a = x, g = grad, o = out
-    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(o) == 4, &s)
-    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    cdef int f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    if cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(g) and cnp.PyArray_ISNOTSWAPPED(o) and (
-        cnp.PyArray_CHKFLAGS(a, c) and cnp.PyArray_CHKFLAGS(g, c) and cnp.PyArray_CHKFLAGS(o, c)
-        or cnp.PyArray_CHKFLAGS(a, f) and cnp.PyArray_CHKFLAGS(g, f) and cnp.PyArray_CHKFLAGS(o, f)
-    ):
-        contiguous(op, a, g, o, s, num_threads)
-    else:
-        walk(op, a, g, o, s, num_threads)
+    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(out) == 4, &s)
+    compute(op, x, grad, out, &s, num_threads)
 
 
 cdef inline bint usual(object a, int flags) noexcept:
-    cdef int typenum
-    if not cnp.PyArray_CheckExact(a):
-        return False
-    typenum = cnp.PyArray_TYPE(<ndarray> a)
     return (
-        (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64)
-        and cnp.PyArray_CHKFLAGS(<ndarray> a, flags) and cnp.PyArray_ISNOTSWAPPED(<ndarray> a)
+        cnp.PyArray_CheckExact(a) and cnp.PyArray_CHKFLAGS(<ndarray> a, flags)
+        and (descr(<ndarray> a) == float32 or descr(<ndarray> a) == float64)
     )
 
 
 cdef inline bint alike(ndarray a, ndarray b) noexcept:
     """Same dtype and shape, of two usual arrays."""
     cdef int i
-    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+    if descr(a) != descr(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
         return False
     for i in range(cnp.PyArray_NDIM(a)):
         if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
@@ -314,6 +320,39 @@ cdef inline bint apart(ndarray a, ndarray out) noexcept:
     return pa == po or pa + bytes <= po or po + bytes <= pa
 
 
+cdef bint disjoint(ndarray a, ndarray b) noexcept:
+    """No byte in common between the first and the last of each, of two arrays of any strides."""
+    cdef const char* low[2]
+    cdef const char* high[2]
+    cdef ndarray array
+    cdef ptrdiff_t reach
+    cdef int k, i
+    for k in range(2):
+        array = b if k else a
+        low[k] = cnp.PyArray_BYTES(array)
+        high[k] = low[k] + cnp.PyArray_ITEMSIZE(array)
+        for i in range(cnp.PyArray_NDIM(array)):
+            reach = cnp.PyArray_STRIDE(array, i) * (cnp.PyArray_DIM(array, i) - 1)
+            if reach < 0:
+                low[k] += reach
+            else:
+                high[k] += reach
+    return high[0] <= low[1] or high[1] <= low[0]
+
+
+cdef inline ndarray empty(ndarray a):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+
+
+cdef ndarray like(ndarray a):
+    """A new array in the memory order of a; None where a has broadcast axes, which have no order."""
+    cdef int i
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_STRIDE(a, i) == 0:
+            return None
+    return PyArray_NewLikeArray(a, cnp.NPY_KEEPORDER, NULL, False)
+
+
 cdef inline object call(
     Family family, bint inplace, bint backward, object x, object grad, object alpha,
     object from_output, object out, object num_threads,
@@ -321,30 +360,37 @@ cdef inline object call(
     cdef elu_params_t s
     cdef int readable = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
     cdef int asked = 0, op
-    cdef ndarray a, g, o
+    cdef bint flat
+    cdef object to = None
     if (
-        type(alpha) is float and usual(x, readable)
+        type(alpha) is float
         and (from_output is False or (from_output is True and <double> alpha > 0))
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
-        and (not backward or (usual(grad, readable) and alike(x, grad)))
         and fabs(<double> alpha) <= DBL_MAX and (family != CELU or <double> alpha != 0)
+        and usual(x, cnp.NPY_ARRAY_ALIGNED)
+        and (not backward or (usual(grad, cnp.NPY_ARRAY_ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
     ):
-        a = x
-        g = grad if backward else x
         if num_threads is not None:
             asked = num_threads
+        flat = cnp.PyArray_CHKFLAGS(<ndarray> x, readable)
+        if backward:
+            flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> grad, readable)
         if out is None:
-            o = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
-        elif (
-            usual(out, readable | cnp.NPY_ARRAY_WRITEABLE)
-            and alike(a, out) and apart(a, out) and apart(g, out)
-        ):
-            o = out
-        else:
-            return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
-        op = prepare(family, backward, from_output is True, alpha, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32, &s)
-        contiguous(op, a, g, o, s, asked)
-        return o if out is not None or cnp.PyArray_NDIM(o) else o[()]
+            to = empty(<ndarray> x) if flat else like(<ndarray> x)
+        elif usual(out, cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE) and alike(<ndarray> x, <ndarray> out):
+            flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> out, readable)
+            if (
+                flat and apart(<ndarray> x, <ndarray> out) and (not backward or apart(<ndarray> grad, <ndarray> out))
+                or disjoint(<ndarray> x, <ndarray> out) and disjoint(<ndarray> grad, <ndarray> out)
+            ):
+                to = out
+        if to is not None:
+            op = prepare(family, backward, from_output is True, alpha, descr(<ndarray> x) == float32, &s)
+            if flat:
+                contiguous(op, <ndarray> x, <ndarray> grad, <ndarray> to, &s, asked)
+            else:
+                compute(op, <ndarray> x, <ndarray> grad, <ndarray> to, &s, asked)
+            return to if out is not None or cnp.PyArray_NDIM(<ndarray> to) else to[()]
     return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
 
 
@@ -392,7 +438,7 @@ def elu(x, alpha=1.0, *, out=None, num_threads=None):
     >>> elufast.elu(np.array([-2.3949, -0.2037226, 0.0, 1.5], np.float32))
     array([-0.9088182 , -0.18431139,  0.        ,  1.5       ], dtype=float32)
     """
-    return call(ELU, False, False, x, None, alpha, False, out, num_threads)
+    return call(ELU, False, False, x, x, alpha, False, out, num_threads)
 
 
 def elu_(x, alpha=1.0, *, num_threads=None):
@@ -431,7 +477,7 @@ def elu_(x, alpha=1.0, *, num_threads=None):
     >>> x
     array([-0.63212056,  2.        ])
     """
-    return call(ELU, True, False, x, None, alpha, False, x, num_threads)
+    return call(ELU, True, False, x, x, alpha, False, x, num_threads)
 
 
 def elu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
@@ -536,7 +582,7 @@ def selu(x, *, out=None, num_threads=None):
     >>> elufast.selu(np.array([-np.inf, -1.0, 0.0, 1.0]))
     array([-1.75809934, -1.11133074,  0.        ,  1.05070099])
     """
-    return call(SELU, False, False, x, None, 1.0, False, out, num_threads)
+    return call(SELU, False, False, x, x, 1.0, False, out, num_threads)
 
 
 def selu_(x, *, num_threads=None):
@@ -571,7 +617,7 @@ def selu_(x, *, num_threads=None):
     >>> elufast.selu_(x)
     array([-1.11133074,  2.10140197])
     """
-    return call(SELU, True, False, x, None, 1.0, False, x, num_threads)
+    return call(SELU, True, False, x, x, 1.0, False, x, num_threads)
 
 
 def selu_backward(grad, x, *, from_output=False, out=None, num_threads=None):
@@ -673,7 +719,7 @@ def celu(x, alpha=1.0, *, out=None, num_threads=None):
     >>> elufast.celu(np.array([-2.0, -1.0, 0.0, 1.0]), alpha=2.0)
     array([-1.26424112, -0.78693868,  0.        ,  1.        ])
     """
-    return call(CELU, False, False, x, None, alpha, False, out, num_threads)
+    return call(CELU, False, False, x, x, alpha, False, out, num_threads)
 
 
 def celu_(x, alpha=1.0, *, num_threads=None):
@@ -710,7 +756,7 @@ def celu_(x, alpha=1.0, *, num_threads=None):
     >>> elufast.celu_(x, alpha=0.5)
     array([-0.43233236,  2.        ])
     """
-    return call(CELU, True, False, x, None, alpha, False, x, num_threads)
+    return call(CELU, True, False, x, x, alpha, False, x, num_threads)
 
 
 def celu_backward(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None):
