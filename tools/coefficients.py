@@ -240,10 +240,17 @@ def constants() -> tuple[Constant, ...]:
         Constant("elu_forward_unit_f32", (below(25),), 0, "expm1 rounds to -1"),
         Constant("elu_scaled_expm1_f", (below(28),), 0, "e^z is less than 1/16 ulp"),
         *(
-            Constant(function, (mp.mpf(-40), two**-40), 24, "grad 2^n is normal, times alpha >= 1e-12 not 0")
-            for function in ("elu_extreme_f32", "elu_choose_f32")
+            Constant(function, (limit,), 24, "grad 2^n is normal, times alpha >= 1e-12 not 0")
+            for function, limit in (
+                ("ELU_LOW32", mp.mpf(-40)),
+                ("elu_extreme_f32", two**-40),
+                ("elu_choose_f32", two**-40),
+            )
         ),
-        Constant("elu_exp_f", (two**-20,), 24, "any small number"),
+        Constant("elu_exp_reduced_f", (two**-20,), 24, "any small number"),
+        Constant(
+            "elu_forward_celu_f32", (below(28), -(two**-26)), 24, "as above; z / 2 is less than a quarter ulp of 1"
+        ),
         Constant("elu_expm1_64", (between(lowest, -64, below(60)),), 0, "expm1 is -1 to 2^-92"),
         Constant(
             "elu_scaled_expm1_64",
@@ -252,12 +259,13 @@ def constants() -> tuple[Constant, ...]:
             "A x is the result, and not yet subnormal",
         ),
         Constant("elu_forward_any_f64", (two**-54,), 53, "z / 2 is less than a quarter ulp of 1"),
+        Constant("elu_forward_celu_f64", (-(two**-54),), 53, "z / 2 is less than a quarter ulp of 1"),
         *(
             Constant(function, limits, 53, "grad 2^n alpha is normal, alpha >= 1e-30")
             for function, limits in (
-                ("elu_note_x_f64", (mp.mpf(-300),)),
+                ("ELU_LOW64", (mp.mpf(-300),)),
                 ("elu_note_grad_f64", (two**-200,)),
-                ("elu_choose_f64", (mp.mpf(-300), two**-200)),
+                ("elu_choose_f64", (two**-200,)),
             )
         ),
         Constant("elu_exp_64", (two**-20,), 53, "any small number"),
@@ -316,7 +324,7 @@ def written(header: str) -> Iterator[tuple[str, list[float]]]:
             text = match[0]
             if text.startswith("<<"):
                 continue
-            sign = -1 if re.search(r"(?:^|[(,=?>:]|define \w+) *-$", line[: match.start()]) else 1
+            sign = -1 if re.search(r"(?:^|[(,=?<>:]|define \w+) *-$", line[: match.start()]) else 1
             if text.endswith("u"):
                 value = struct.unpack(">f" if len(text) < 12 else ">d", bytes.fromhex(text[2:-1]))[0]
             else:

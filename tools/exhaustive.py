@@ -76,7 +76,7 @@ ROWS = tuple(
         ("ELU", "elu", 1.0),
         ("ELU alpha 0.3", "elu", 0.3),
         ("SELU", "selu", 1.0),
-        ("CELU alpha 2", "celu", 2.0),
+        ("CELU alpha 0.3", "celu", 0.3),
     )
 )
 

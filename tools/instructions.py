@@ -26,15 +26,18 @@ CALLS = {
     "forward_unit": "elu(x, out=out)",
     "forward_alpha": "elu(x, 0.3, out=out)",
     "forward_selu": "selu(x, out=out)",
-    "forward_any": "celu(x, 0.7, out=out)",
+    "forward_celu": "celu(x, 0.7, out=out)",
+    "forward_any": "celu(x, -0.7, out=out)",
     "backward_unit": "elu_backward(grad, x, out=out)",
     "backward_alpha": "elu_backward(grad, x, 0.3, out=out)",
     "backward_selu": "selu_backward(grad, x, out=out)",
-    "backward_any": "celu_backward(grad, x, 0.7, out=out)",
+    "backward_celu": "celu_backward(grad, x, 0.7, out=out)",
+    "backward_any": "celu_backward(grad, x, -0.7, out=out)",
     # an element far out sends its block to the kernel's other loop
     "backward_unit, far": "elu_backward(grad, far, out=out)",
     "backward_alpha, far": "elu_backward(grad, far, 0.3, out=out)",
     "backward_selu, far": "selu_backward(grad, far, out=out)",
+    "backward_celu, far": "celu_backward(grad, far, 0.7, out=out)",
     "from_output": "elu_backward(grad, x, from_output=True, out=out)",
 }
 CASES = [(kernel, dtype) for kernel in CALLS for dtype in ("float32", "float64")]

@@ -41,8 +41,8 @@ from elufast import _dispatch
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = (
-    *("forward_unit", "forward_alpha", "forward_selu", "forward_any"),
-    *("moderate_unit", "moderate_alpha", "moderate_selu", "backward_any", "from_output"),
+    *("forward_unit", "forward_alpha", "forward_selu", "forward_celu", "forward_any"),
+    *("moderate_unit", "moderate_alpha", "moderate_selu", "moderate_celu", "backward_any", "from_output"),
 )
 # in the order of elu_params_t: a, s and inv as hi and lo; low; slope
 PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5)
@@ -127,7 +127,8 @@ def cache(folder: Path, floors: ctypes.CDLL) -> None:
     additions = take_turns({"add": lambda: floors.dependent_additions(ctypes.c_long(1_000_000))}, 200)
     clock = 1e6 / additions["add"]
     print(f"clock {clock / 1e9:.2f} GHz (dependent additions)")
-    names = "elu", "elu alpha", "selu", "celu", "elu'", "elu' alpha", "selu'", "celu'", "from output"
+    forward = "elu", "elu alpha", "selu", "celu", "celu, any"
+    names = *forward, *("elu'", "elu' alpha", "selu'", "celu'", "celu', any"), "from output"
     print(
         f"{'level':6}{'kernel':13}{'dtype':9}"
         f"{'ns':>7}{'at 3.1 GHz':>12}{'multiply-adds':>15}{'times them':>12}{'to elu':>8}"

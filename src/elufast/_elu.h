@@ -126,6 +126,9 @@ static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
     return (float)(d > 0 ? g * s.s_hi : y);
 }
 
+#define ELU_LOW32 -40.f
+static inline float elu_low_celu_f32(elu_params_t s) { return (float)(ELU_LOW32 * s.a_hi); }
+
 #if ELU_FMA
 
 #define ELU_LOG2E_F 0x1.715476p+0f
@@ -190,22 +193,46 @@ static inline float elu_forward_selu_f32(float x, elu_params_t s) {
     return x < 0 ? y : up;
 }
 
-/* Backward, an element is moderate unless x <= -40 or 0 < |grad| < 2^-40: then no step of the float formula leaves the
+/* x / alpha = hi + lo */
+typedef struct {
+    float hi, lo;
+} elu_sum_f_t;
+
+static inline elu_sum_f_t elu_divided_f(float x, elu_params_t s) {
+    float inv = (float)s.inv_hi, inv_lo = (float)(s.inv_hi - inv);
+    elu_sum_f_t z = {x * inv, 0};
+    z.lo = fmaf(x, inv_lo, fmaf(x, inv, -z.hi));
+    return z;
+}
+
+/* 1e-12 <= alpha <= 1e12. As elu_scaled_expm1_f, with lo's part, k lo (1 + r). From -2^-26 alpha up the result is x,
+ * which also keeps what an x / alpha among the subnormals lost. */
+static inline float elu_forward_celu_f32(float x, elu_params_t s) {
+    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
+    elu_sum_f_t z = elu_divided_f(elu_clamp_bits(x, (float)(-20 * s.a_hi)), s);
+    float t = fmaf(z.hi, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_F, z.hi), k = elu_f32(elu_u32(t) << 23), m = k - 1;
+    float kr = k * r, hi = kr + m, c = k * z.lo, lo = (kr + (m - hi)) + fmaf(c, r, c);
+    float y = fmaf(a, hi, fmaf(kr * r, elu_poly_a_f(r, a), fmaf(a, lo, a_lo * hi)));
+    return x < (float)(-0x1p-26 * s.a_hi) ? y : x;
+}
+
+/* Backward, an element is moderate unless x <= low or 0 < |grad| < 2^-40, where low is -40, times alpha for CELU: then no step of the float formula leaves the
  * normal numbers unless the result does. Loops use that formula and note what they meet, and do a block again where it
  * held an extreme element; there each element still takes the formula that is its own, so its neighbours do not matter.
- * As unsigned numbers the bits of x <= -40 (and of a negative NaN, which does no harm) are above all others, and those
+ * As unsigned numbers the bits of x <= low (and of a negative NaN, which does no harm) are above all others, and those
  * of -2 grad the larger the smaller grad is, its sign shifted out. */
 static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_u32(x) > noted ? elu_u32(x) : noted; }
 static inline uint32_t elu_note_grad_f32(uint32_t noted, float grad) {
     uint32_t u = 0 - 2 * elu_u32(grad);
     return u > noted ? u : noted;
 }
-static inline int elu_extreme_f32(uint32_t x, uint32_t grad) {
-    return x >= elu_u32(-40) || grad > 0 - 2 * elu_u32(0x1p-40f);
+static inline int elu_extreme_f32(uint32_t x, uint32_t grad, float low) {
+    return x >= elu_u32(low) || grad > 0 - 2 * elu_u32(0x1p-40f);
 }
 
-static inline float elu_choose_f32(float x, float grad, float moderate, float extreme) {
-    float g = fabsf(grad), y = x <= -40 ? extreme : moderate;
+static inline float elu_choose_f32(float x, float grad, float low, float moderate, float extreme) {
+    float g = fabsf(grad), y = x <= low ? extreme : moderate;
     g = g == 0 ? 1 : g;
     return g < 0x1p-40f ? extreme : y;
 }
@@ -215,14 +242,17 @@ typedef struct {
     float hi, lo, k;
 } elu_exp_f_t;
 
-static inline elu_exp_f_t elu_exp_f(float x) {
+static inline elu_exp_f_t elu_exp_reduced_f(float t, float r) {
     elu_exp_f_t e;
-    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
-    float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, x));
     e.k = elu_f32(elu_u32(t) << 23);
     e.hi = (1 - 0x1p-20f) + r;
     e.lo = fmaf(r * r, elu_poly_f(r), r - (e.hi - 1));
     return e;
+}
+
+static inline elu_exp_f_t elu_exp_f(float x) {
+    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    return elu_exp_reduced_f(t, fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, x)));
 }
 
 static inline float elu_moderate_unit_f32(float grad, float x, elu_params_t s) {
@@ -252,19 +282,32 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
     return x > 0 ? up : y;
 }
 
+static inline float elu_moderate_celu_f32(float grad, float x, elu_params_t s) {
+    elu_sum_f_t z = elu_divided_f(x, s);
+    float t = fmaf(z.hi, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    elu_exp_f_t e = elu_exp_reduced_f(t, fmaf(n, -ELU_LN2_LO_F, z.lo) + fmaf(n, -ELU_LN2_F, z.hi));
+    float u = grad * e.k, y = fmaf(u, e.hi, u * e.lo);
+    return x > 0 ? grad : y;
+}
+
 static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_unit_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, y, any);
+    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
 }
 
 static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_alpha_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, y, any);
+    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
 }
 
 static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_selu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, y, any);
+    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
+}
+
+static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
+    float y = elu_moderate_celu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
+    return elu_choose_f32(x, grad, elu_low_celu_f32(s), y, any);
 }
 
 #else
@@ -272,16 +315,19 @@ static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
 #define elu_forward_unit_f32 elu_forward_any_f32
 #define elu_forward_alpha_f32 elu_forward_any_f32
 #define elu_forward_selu_f32 elu_forward_any_f32
+#define elu_forward_celu_f32 elu_forward_any_f32
 #define elu_backward_unit_f32 elu_backward_any_f32
 #define elu_backward_alpha_f32 elu_backward_any_f32
 #define elu_backward_selu_f32 elu_backward_any_f32
+#define elu_backward_celu_f32 elu_backward_any_f32
 #define elu_moderate_unit_f32 elu_backward_any_f32
 #define elu_moderate_alpha_f32 elu_backward_any_f32
 #define elu_moderate_selu_f32 elu_backward_any_f32
+#define elu_moderate_celu_f32 elu_backward_any_f32
 
 #define elu_note_x_f32(noted, x) 0
 #define elu_note_grad_f32(noted, grad) 0
-#define elu_extreme_f32(x, grad) 0
+#define elu_extreme_f32(x, grad, low) 0
 
 #endif
 
@@ -358,16 +404,20 @@ static inline double elu_times_rounded(double a, double a_lo, elu_sum_t x) {
 #define ELU_LN2_LO 0x1.3de6af278ece6p-42
 #endif
 
-/* expm1(x) = hi + lo, x clamped at -64. k r + (k - 1) is split without error (Fast2Sum: |k - 1| >= |k r| or n = 0). */
-static inline elu_sum_t elu_expm1_64(double x) {
+/* expm1(r + c), k = 2^n, as hi + lo; k r + (k - 1) is split without error (Fast2Sum: |k - 1| >= |k r| or n = 0). */
+static inline elu_sum_t elu_expm1_reduced_64(double k, double r, double p, double c) {
     elu_sum_t y;
-    double z = elu_clamp(x, -64);
-    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t), m = k - 1;
-    double r = elu_mad(n, -ELU_LN2_HI, z), c = n * -ELU_LN2_LO, p = ELU_FMA ? r : r + c;
-    double kr = k * r;
+    double m = k - 1, kr = k * r;
     y.hi = kr + m;
     y.lo = elu_mad(k, elu_tail_64(p, c), kr + (m - y.hi));
     return y;
+}
+
+static inline elu_sum_t elu_expm1_64(double x) {
+    double z = elu_clamp(x, -64);
+    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
+    double r = elu_mad(n, -ELU_LN2_HI, z), c = n * -ELU_LN2_LO;
+    return elu_expm1_reduced_64(elu_exp2(t), r, ELU_FMA ? r : r + c, c);
 }
 
 static inline double elu_forward_unit_f64(double x, elu_params_t s) {
@@ -428,17 +478,40 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* As for float: moderate unless x <= -300 or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
+#if ELU_FMA
+static inline elu_sum_t elu_divided_moderate(double x, elu_params_t s) {
+    elu_sum_t z = {x * s.inv_hi, 0};
+    z.lo = fma(x, s.inv_lo, fma(x, s.inv_hi, -z.hi));
+    return z;
+}
+
+/* 1e-12 <= alpha <= 1e12, as for float */
+static inline double elu_forward_celu_f64(double x, elu_params_t s) {
+    elu_sum_t z = elu_divided_moderate(elu_clamp(x, s.low), s);
+    double t = fma(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
+    double r = fma(n, -ELU_LN2_HI, z.hi), c = fma(n, -ELU_LN2_LO, z.lo);
+    double y = elu_times_rounded(s.a_hi, 0, elu_expm1_reduced_64(elu_exp2(t), r, r, fma(c, r, c)));
+    return x < -0x1p-54 * s.a_hi ? y : x;
+}
+#else
+#define elu_forward_celu_f64 elu_forward_any_f64
+#endif
+
+/* As for float: moderate unless x <= low, which is -300, or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
  * integers; an OR of selected doubles is what compilers vectorize at every level. */
-static inline uint64_t elu_note_x_f64(uint64_t noted, double x) { return noted | elu_u64(x <= -300 ? 1.0 : 0.0); }
+#define ELU_LOW64 -300.
+static inline double elu_low_celu_f64(elu_params_t s) { return ELU_LOW64 * s.a_hi; }
+static inline uint64_t elu_note_x_f64(uint64_t noted, double x, double low) {
+    return noted | elu_u64(x <= low ? 1.0 : 0.0);
+}
 static inline uint64_t elu_note_grad_f64(uint64_t noted, double grad) {
     double g = fabs(grad);
     return noted | elu_u64(g < 0x1p-200 ? g : 0.0);
 }
 static inline int elu_extreme_f64(uint64_t x, uint64_t grad) { return (x | grad) != 0; }
 
-static inline double elu_choose_f64(double x, double grad, double moderate, double extreme) {
-    double g = fabs(grad), y = x <= -300 ? extreme : moderate;
+static inline double elu_choose_f64(double x, double grad, double low, double moderate, double extreme) {
+    double g = fabs(grad), y = x <= low ? extreme : moderate;
     g = g == 0 ? 1 : g;
     return g < 0x1p-200 ? extreme : y;
 }
@@ -515,17 +588,17 @@ static inline double elu_far_64(double grad, double x, elu_params_t s) {
 
 static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
 static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
 static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
@@ -533,6 +606,23 @@ static inline double elu_backward_any_f64(double grad, double x, elu_params_t s)
     double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo));
     return x > 0 ? grad : y;
 }
+
+#if ELU_FMA
+static inline double elu_moderate_celu_f64(double grad, double x, elu_params_t s) {
+    elu_sum_t z = elu_divided_moderate(x, s);
+    elu_exp_t e = elu_exp_64(z.hi, z.lo);
+    double y = elu_product(grad * elu_exp2(e.t), e.e);
+    return x > 0 ? grad : y;
+}
+
+static inline double elu_backward_celu_f64(double grad, double x, elu_params_t s) {
+    double y = elu_moderate_celu_f64(grad, x, s), any = elu_backward_any_f64(grad, x, s);
+    return elu_choose_f64(x, grad, elu_low_celu_f64(s), y, any);
+}
+#else
+#define elu_moderate_celu_f64 elu_backward_any_f64
+#define elu_backward_celu_f64 elu_backward_any_f64
+#endif
 
 /* ------------------------------------------------------------------------------- derivative from the output
  *
@@ -555,7 +645,16 @@ static inline double elu_from_output_f64(double grad, double y, elu_params_t s) 
 
 typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, elu_params_t s);
 
-/* Forward kernels; + ELU_BACKWARD, backward. ELU_ANY takes every alpha and CELU. */
-enum { ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_ANY, ELU_BACKWARD, ELU_FROM_OUTPUT = 8, ELU_KERNELS };
+/* Forward kernels; + ELU_BACKWARD, backward. ELU_ANY takes every alpha, and x / alpha. */
+enum {
+    ELU_UNIT,
+    ELU_ALPHA,
+    ELU_SELU,
+    ELU_CELU,
+    ELU_ANY,
+    ELU_BACKWARD,
+    ELU_FROM_OUTPUT = 2 * ELU_BACKWARD,
+    ELU_KERNELS
+};
 
 #endif

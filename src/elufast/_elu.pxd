@@ -10,38 +10,48 @@ cdef extern from "_elu.h" nogil:
 
     const elu_params_t ELU_SELU_PARAMS
 
-    enum: ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_ANY, ELU_BACKWARD, ELU_FROM_OUTPUT, ELU_KERNELS
+    enum: ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_CELU, ELU_ANY, ELU_BACKWARD, ELU_FROM_OUTPUT, ELU_KERNELS
 
     float elu_forward_unit_f32(float x, elu_params_t s) noexcept
     float elu_forward_alpha_f32(float x, elu_params_t s) noexcept
     float elu_forward_selu_f32(float x, elu_params_t s) noexcept
+    float elu_forward_celu_f32(float x, elu_params_t s) noexcept
     float elu_forward_any_f32(float x, elu_params_t s) noexcept
     float elu_backward_unit_f32(float grad, float x, elu_params_t s) noexcept
     float elu_backward_alpha_f32(float grad, float x, elu_params_t s) noexcept
     float elu_backward_selu_f32(float grad, float x, elu_params_t s) noexcept
+    float elu_backward_celu_f32(float grad, float x, elu_params_t s) noexcept
     float elu_backward_any_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_unit_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_alpha_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_selu_f32(float grad, float x, elu_params_t s) noexcept
+    float elu_moderate_celu_f32(float grad, float x, elu_params_t s) noexcept
     uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
     uint32_t elu_note_grad_f32(uint32_t noted, float grad) noexcept
-    bint elu_extreme_f32(uint32_t x, uint32_t grad) noexcept
+    bint elu_extreme_f32(uint32_t x, uint32_t grad, float low) noexcept
+    const float ELU_LOW32
+    float elu_low_celu_f32(elu_params_t s) noexcept
     float elu_from_output_f32(float grad, float y, elu_params_t s) noexcept
 
     double elu_forward_unit_f64(double x, elu_params_t s) noexcept
     double elu_forward_alpha_f64(double x, elu_params_t s) noexcept
     double elu_forward_selu_f64(double x, elu_params_t s) noexcept
+    double elu_forward_celu_f64(double x, elu_params_t s) noexcept
     double elu_forward_any_f64(double x, elu_params_t s) noexcept
     double elu_backward_unit_f64(double grad, double x, elu_params_t s) noexcept
     double elu_backward_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_backward_selu_f64(double grad, double x, elu_params_t s) noexcept
+    double elu_backward_celu_f64(double grad, double x, elu_params_t s) noexcept
     double elu_backward_any_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_unit_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_selu_f64(double grad, double x, elu_params_t s) noexcept
-    uint64_t elu_note_x_f64(uint64_t noted, double x) noexcept
+    double elu_moderate_celu_f64(double grad, double x, elu_params_t s) noexcept
+    uint64_t elu_note_x_f64(uint64_t noted, double x, double low) noexcept
     uint64_t elu_note_grad_f64(uint64_t noted, double grad) noexcept
     bint elu_extreme_f64(uint64_t x, uint64_t grad) noexcept
+    const double ELU_LOW64
+    double elu_low_celu_f64(elu_params_t s) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
 cdef extern from "_span.h" nogil:

@@ -126,7 +126,7 @@ cdef int prepare(Family family, bint backward, bint from_output, double alpha, b
         if single and op == ELU_ALPHA and not 1e-12 <= fabs(alpha) <= 1e12:
             op = ELU_ANY
         if family == CELU and op != ELU_UNIT:
-            op = ELU_ANY
+            op = ELU_CELU if 1e-12 <= alpha <= 1e12 else ELU_ANY
             if single and not 1e-100 <= fabs(alpha) <= 1e100:  # the same floats, and x / alpha in range
                 s.a_hi = alpha = copysign(1e-100 if fabs(alpha) < 1 else 1e100, alpha)
             s.slope = 1

@@ -25,8 +25,8 @@ cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
     uint64_t x64, grad64
 
 
-cdef inline bint held_extreme(Noted noted) noexcept nogil:
-    return elu_extreme_f32(noted.x32, noted.grad32) or elu_extreme_f64(noted.x64, noted.grad64)
+cdef inline bint held_extreme(Noted noted, real low) noexcept nogil:
+    return elu_extreme_f32(noted.x32, noted.grad32, low) or elu_extreme_f64(noted.x64, noted.grad64)
 
 
 # Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself. Those of backward try the formula
@@ -47,6 +47,7 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
+    cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
         size = min(n, <ptrdiff_t> BLOCK)
         if not extreme:
@@ -58,10 +59,10 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_unit_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_unit_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
             if not extreme and to != out:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
@@ -72,10 +73,10 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_unit_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_unit_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
@@ -94,6 +95,7 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
+    cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
         size = min(n, <ptrdiff_t> BLOCK)
         if not extreme:
@@ -105,10 +107,10 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
             if not extreme and to != out:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
@@ -119,10 +121,10 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
@@ -141,6 +143,7 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
+    cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
         size = min(n, <ptrdiff_t> BLOCK)
         if not extreme:
@@ -152,10 +155,10 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_selu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_selu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
             if not extreme and to != out:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
@@ -166,10 +169,58 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
                     noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_selu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i])
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
                     noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_selu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted)
+            extreme = held_extreme(noted, low)
+        x, grad, out, n = x + size, grad + size, out + size, n - size
+
+
+cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+    cdef ptrdiff_t i
+    for i in range(n):
+        if real is float:
+            out[i] = elu_forward_celu_f32(x[i], s)
+        else:
+            out[i] = elu_forward_celu_f64(x[i], s)
+
+
+cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+    cdef ptrdiff_t i, size
+    cdef real held[BLOCK]
+    cdef real* to
+    cdef Noted noted
+    cdef bint extreme = False
+    cdef real low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
+    while n > 0:
+        size = min(n, <ptrdiff_t> BLOCK)
+        if not extreme:
+            to = &held[0] if out == x or out == grad else out
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
+                if real is float:
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
+                    to[i] = elu_moderate_celu_f32(grad[i], x[i], s)
+                else:
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
+                    to[i] = elu_moderate_celu_f64(grad[i], x[i], s)
+            extreme = held_extreme(noted, low)
+            if not extreme and to != out:
+                memcpy(out, to, size * sizeof(real))
+        if extreme:
+            noted = Noted(0, 0, 0, 0)
+            for i in range(size):
+                if real is float:
+                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
+                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
+                    out[i] = elu_backward_celu_f32(grad[i], x[i], s)
+                else:
+                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
+                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
+                    out[i] = elu_backward_celu_f64(grad[i], x[i], s)
+            extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
@@ -205,16 +256,16 @@ cdef elu_kernel_t kernels_f64[ELU_KERNELS]
 
 kernels_f32[:] = [
     <elu_kernel_t> forward_unit[float], <elu_kernel_t> forward_alpha[float],
-    <elu_kernel_t> forward_selu[float], <elu_kernel_t> forward_any[float],
+    <elu_kernel_t> forward_selu[float], <elu_kernel_t> forward_celu[float], <elu_kernel_t> forward_any[float],
     <elu_kernel_t> backward_unit[float], <elu_kernel_t> backward_alpha[float],
-    <elu_kernel_t> backward_selu[float], <elu_kernel_t> backward_any[float],
+    <elu_kernel_t> backward_selu[float], <elu_kernel_t> backward_celu[float], <elu_kernel_t> backward_any[float],
     <elu_kernel_t> from_output[float],
 ]
 kernels_f64[:] = [
     <elu_kernel_t> forward_unit[double], <elu_kernel_t> forward_alpha[double],
-    <elu_kernel_t> forward_selu[double], <elu_kernel_t> forward_any[double],
+    <elu_kernel_t> forward_selu[double], <elu_kernel_t> forward_celu[double], <elu_kernel_t> forward_any[double],
     <elu_kernel_t> backward_unit[double], <elu_kernel_t> backward_alpha[double],
-    <elu_kernel_t> backward_selu[double], <elu_kernel_t> backward_any[double],
+    <elu_kernel_t> backward_selu[double], <elu_kernel_t> backward_celu[double], <elu_kernel_t> backward_any[double],
     <elu_kernel_t> from_output[double],
 ]
 
