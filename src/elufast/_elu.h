@@ -9,7 +9,7 @@
  * Every function reduces x = n ln2 + r, |r| <= ln2 / 2, and evaluates expm1(r) = r + r^2 q(r). The polynomials and
  * constants are printed by tools/coefficients.py, the bounds by `make exhaustive` (float) and `make accuracy`.
  *
- * float    alpha = 1, with FMA: in float.  Everything else: in double, rounded once at the end.
+ * float    with FMA and an ordinary alpha: in float.  Everything else: in double, rounded once at the end.
  * double   the leading terms are carried as an unevaluated sum hi + lo up to the last rounding.
  *
  * With hardware FMA all instruction sets give the same bits; without it the products that need their low part are
