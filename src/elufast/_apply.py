@@ -362,12 +362,14 @@ class _Job:
                 writer.write(x.header)
                 self.run(x, grad, writer, advance)
 
-    def to_archive(self, out: Path, force: bool) -> None:
+    def to_archive(self, out: Path, force: bool, backup: bool) -> None:
         """A .npz file with one member computed and the others copied."""
         with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
             x, grad = self.open(stack)
             with _reading(str(self.path)):
                 source = stack.enter_context(zipfile.ZipFile(self.path))
+            if backup:
+                _back_up(self.path)
             chosen = _member(source, self.path, self.member)
             advance = stack.enter_context(_progress(out.name, sum(info.file_size for info in source.infolist())))
             target = stack.enter_context(zipfile.ZipFile(part, "w"))
@@ -383,6 +385,7 @@ class _Job:
                 with target.open(copy, "w") as writer:
                     if info is chosen:
                         writer.write(x.header)
+                        advance(len(x.header))
                         self.run(x, grad, writer, advance)
                     else:
                         name = f"{self.path}:{info.filename}"
@@ -533,9 +536,7 @@ def apply(
             raise Problem(f"{path}: is a Zarr array, so it has no member {member!r}")
         job.zarr(out, force, backup)
     elif kind == ".npz":
-        if backup:
-            _back_up(path)
-        job.to_archive(out or path, force or out is None)
+        job.to_archive(out or path, force or out is None, backup)
     elif out is None:
         job.in_file(backup)
     else:
