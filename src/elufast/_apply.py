@@ -14,6 +14,8 @@ import itertools
 import json
 import os
 import shutil
+import signal
+import stat
 import sys
 import tempfile
 import zipfile
@@ -45,7 +47,7 @@ def require(module: str, extra: str) -> Any:
 
 
 @contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
     """Name the file in what goes wrong; decompressors raise whatever they like."""
     try:
         yield
@@ -64,7 +66,7 @@ class _Stream:
     def __init__(self, file: io.BufferedIOBase, name: str, size: int, dtype: np.dtype[Any] | None) -> None:
         self.file, self.name = file, name
         if dtype is None:
-            with _reading(name):
+            with _naming(name):
                 major, _ = np.lib.format.read_magic(file)
                 if major > 3:
                     raise Problem(f"{name}: is in version {major} of the .npy format; 1 to 3 are known")
@@ -91,7 +93,7 @@ class _Stream:
     def read(self, block: Array) -> Array:
         """Fill a block with the next elements."""
         view = block.view(np.uint8).data
-        with _reading(self.name):
+        with _naming(self.name):
             while view:
                 got = self.file.readinto(view)
                 if not got:
@@ -134,9 +136,9 @@ def _kind(path: Path, dtype: np.dtype[Any] | None) -> str:
         raise Problem(
             f"{path}: is a folder" + (f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array")
         )
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Problem(f"{path}: is not a regular file")
     with path.open("rb") as file:
-        if not path.is_file():
-            raise Problem(f"{path}: is not a regular file")
         magic = file.read(6)
     kind = ".npy" if magic == b"\x93NUMPY" else ".npz" if magic[:4] in (b"PK\3\4", b"PK\5\6") else ""
     if dtype is None and not kind:
@@ -179,7 +181,7 @@ def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np
             raise Problem(f"{path}: is not a .npz file, so it has no member {member!r}")
         file = stack.enter_context(path.open("rb"))
         return _Stream(file, str(path), os.fstat(file.fileno()).st_size, dtype)
-    with _reading(str(path)):
+    with _naming(str(path)):
         archive = stack.enter_context(zipfile.ZipFile(path))
         info = _member(archive, path, member)
         member_file = cast(io.BufferedIOBase, stack.enter_context(archive.open(info)))
@@ -298,7 +300,7 @@ def _back_up(path: Path) -> None:
 
 def _copy(name: str, reader: IO[bytes], writer: IO[bytes], advance: Advance) -> None:
     while True:
-        with _reading(name):
+        with _naming(name):
             block = reader.read(BLOCK)
         if not block:
             return
@@ -346,7 +348,7 @@ class _Job:
     def run(self, x: _Stream, grad: _Stream | None, writer: IO[bytes], advance: Advance) -> None:
         """Write the results, block by block."""
         length = BLOCK // x.dtype.itemsize
-        blocks = [np.empty(min(length, x.count), each.dtype) for each in (x, grad) if each]
+        blocks = [np.empty(min(length, x.count), each.dtype) for each in (x, grad) if each is not None]
         for start in range(0, x.count, length):
             block, *others = (each[: x.count - start] for each in blocks)
             x.read(block)
@@ -366,7 +368,7 @@ class _Job:
         """A .npz file with one member computed and the others copied."""
         with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
             x, grad = self.open(stack)
-            with _reading(str(self.path)):
+            with _naming(str(self.path)):
                 source = stack.enter_context(zipfile.ZipFile(self.path))
             if backup:
                 _back_up(self.path)
@@ -376,11 +378,8 @@ class _Job:
             target.comment = source.comment
             for info in source.infolist():
                 copy = zipfile.ZipInfo(info.filename, info.date_time)
-                copy.compress_type, copy.external_attr, copy.comment = (
-                    info.compress_type,
-                    info.external_attr,
-                    info.comment,
-                )
+                for kept in ("compress_type", "external_attr", "comment"):
+                    setattr(copy, kept, getattr(info, kept))
                 copy.file_size = info.file_size  # tells whether the member needs ZIP64
                 with target.open(copy, "w") as writer:
                     if info is chosen:
@@ -389,9 +388,10 @@ class _Job:
                         self.run(x, grad, writer, advance)
                     else:
                         name = f"{self.path}:{info.filename}"
-                        with _reading(name):
-                            reader = stack.enter_context(source.open(info))
-                        _copy(name, reader, writer, advance)
+                        with _naming(name):
+                            reader = source.open(info)
+                        with reader:
+                            _copy(name, reader, writer, advance)
 
     def in_file(self, backup: bool) -> None:
         with contextlib.ExitStack() as stack:
@@ -410,14 +410,14 @@ class _Job:
         zarr = require("zarr", "zarr")
         with contextlib.ExitStack() as stack:
             part = self.path if out is None else stack.enter_context(_whole(out, self.path, force))
-            with _reading(str(self.path)):
+            with _naming(str(self.path)):
                 x = zarr.open_array(self.path, mode="r")
             _check_dtype(str(self.path), x.dtype)
             grad = None
             if self.grad is not None:
                 if _kind(Path(self.grad), None) != ".zarr":
                     raise Problem(f"{self.grad}: is no Zarr array; IN and --grad must both be, or neither")
-                with _reading(self.grad):
+                with _naming(self.grad):
                     grad = zarr.open_array(self.grad, mode="r")
                 _check_shapes(x, str(self.path), grad, self.grad)
             if out is None:
@@ -430,19 +430,20 @@ class _Job:
                     if (self.path / name).is_file():
                         shutil.copyfile(self.path / name, part / name)
             target = zarr.open_array(part, mode="r+")
-            advance = stack.enter_context(_progress((out or self.path).name, x.size * x.dtype.itemsize))
+            advance = stack.enter_context(_progress((out or self.path).name, x.nbytes))
             steps = x.shards or x.chunks
             for corner in itertools.product(
                 *(range(0, n, max(step, 1)) for n, step in zip(x.shape, steps, strict=True))
             ):
                 region = tuple(slice(start, start + step) for start, step in zip(corner, steps, strict=True))
-                with _reading(str(self.path)):
+                with _naming(str(self.path)):
                     block = np.require(x[region], requirements="W")
                 if grad is not None:
-                    with _reading(str(self.grad)):
+                    with _naming(str(self.grad)):
                         gradient = np.asarray(grad[region])
                 self.call(block, None if grad is None else gradient, block)
-                target[region] = block
+                with _uninterrupted(), _naming(str(out or self.path)):
+                    target[region] = block
                 advance(block.nbytes)
 
 
@@ -453,8 +454,23 @@ def _in_place(path: Path, backup: bool) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
-        error.add_note(f"{path} is partly overwritten" + (f", {path}.bak is as it was" if backup else ""))
+        error.add_note(f"{path} may be partly overwritten" + (f", {path}.bak is as it was" if backup else ""))
         raise
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold signals back: Zarr's threads would go on writing while its folder is being removed."""
+    held: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 def apply(
