@@ -116,14 +116,19 @@ def test_npy(tmp_path: Path, make: Callable[[Any], Array], dtype: Any) -> None:
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
 
 
-@pytest.mark.parametrize("name", [*__main__.FORWARD, *__main__.BACKWARD])
-@pytest.mark.parametrize("alpha", [None, 0.7])
-@pytest.mark.parametrize("from_output", [False, True])
+@pytest.mark.parametrize(
+    ("name", "alpha", "from_output"),
+    [
+        (name, alpha, from_output)
+        for name in (*__main__.FORWARD, *__main__.BACKWARD)
+        for alpha in (None, 0.7)
+        for from_output in (False, True)
+        if not (name.startswith("selu") and alpha) and not (name in __main__.FORWARD and from_output)
+    ],
+)
 @pytest.mark.usefixtures("small_blocks")
 def test_functions(tmp_path: Path, name: str, alpha: float | None, from_output: bool) -> None:
     backward = name.endswith("_backward")
-    if (alpha and name.startswith("selu")) or (from_output and not backward):
-        pytest.skip("no such option")
     x, grad = sample(np.float32, 3001), sample(np.float32, 3001, seed=1).astype(">f4")
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "grad.npy", grad)
