@@ -254,10 +254,10 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
         yield part
         _sync(part)
         check()
-        if out.exists() and hasattr(os, "chown"):
-            with contextlib.suppress(PermissionError):
+        with contextlib.suppress(PermissionError):  # a user's, or a file system's that has no owners
+            shutil.copymode(out if out.exists() else like, part)
+            if out.exists() and hasattr(os, "chown"):
                 os.chown(part, out.stat().st_uid, out.stat().st_gid)
-        shutil.copymode(out if out.exists() else like, part)
         if folder and out.exists():  # a folder with something in it cannot be replaced in one step
             out.rename(old)
         os.replace(part, out)
