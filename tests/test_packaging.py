@@ -59,6 +59,11 @@ def test_metadata() -> None:
     assert required == ["numpy>=2.0"]
 
 
+def test_script() -> None:
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="elufast")
+    assert {script.value for script in scripts} == {"elufast.__main__:main"}
+
+
 def test_installed_files() -> None:
     package = importlib.resources.files("elufast")
     for name in ("py.typed", "_elu.h", "_elu.pxd", "_entry.pyi"):
