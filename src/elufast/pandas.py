@@ -61,8 +61,8 @@ def _check_same(name: str, second: str, grad: Any, x: Any) -> None:
     for axis, a, b in zip(("index", "columns"), grad.axes, x.axes, strict=False):
         if not a.equals(b):
             raise ValueError(
-                f"{name}: grad and {second} differ in {axis}, of length {len(a)} and {len(b)}; nothing is aligned: pass "
-                f"grad.reindex({axis}={second}.{axis}) if that is what is meant"
+                f"{name}: grad and {second} differ in {axis}, of length {len(a)} and {len(b)}; nothing is aligned: "
+                f"pass grad.reindex({axis}={second}.{axis}) if that is what is meant"
             )
     for (column, a), (_, b) in zip(_dtypes(name, "grad", grad), _dtypes(name, second, x), strict=True):
         if a != b:

@@ -75,7 +75,7 @@ def _check_same(name: str, second: str, grads: dict[Any, xr.DataArray], arrays: 
 
 
 def _gradient(x: Any, grad: Any, *, function: Callable[..., Any], **options: Any) -> Any:
-    """x first: apply_ufunc takes attributes and the order of dimensions from the first argument."""
+    """x first: apply_ufunc takes the name, attributes and order of dimensions from the first argument."""
     return function(grad, x, **options)
 
 
@@ -103,8 +103,6 @@ def _apply(function: Callable[..., Any], x: _Labelled, grad: _Labelled | None = 
     if chunked and options["num_threads"] is None:
         options["num_threads"] = 1
     result: _Labelled = xr.apply_ufunc(function, *inputs, kwargs=options, dask="parallelized", keep_attrs=True)
-    if isinstance(result, xr.DataArray):
-        result.name = x.name
     return result
 
 
