@@ -80,7 +80,7 @@ direct.set_weights(ours.get_weights())
 assert (direct.predict(x, verbose=0) == y).all()
 """
 
-# exp(x) - 1 loses half an ulp of 1 however small x is: an absolute error, so no relative one can hold.
+# TensorFlow's exp(x) - 1 loses half an ulp of 1 however small x is: an absolute error, so no relative one can hold.
 VALUES = """
 for dtype in sys.argv[1:]:
     eps = np.finfo(dtype).eps
