@@ -237,6 +237,7 @@ CONVERTED = {
     "ctypes": (ctypes.c_double * 4)(*VALUES),
     "DLPack": DLPackOnly(VALUES),
     "DLPack, 2-d float32": DLPackOnly(np.array([VALUES], np.float32)),
+    "DLPack, read-only": DLPackOnly(np.frombuffer(np.array(VALUES).tobytes())),
     "DLPack, strided": DLPackOnly(np.array(VALUES)[::-2]),
     "empty list": [],
 }

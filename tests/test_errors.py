@@ -46,6 +46,11 @@ class LyingDLPack(RaisingDLPack):
         return "not a capsule"
 
 
+class IntegerDLPack(RaisingDLPack):
+    def __dlpack__(self, **options: Any) -> Any:
+        return np.arange(3).__dlpack__(**options)
+
+
 class LyingInterface:
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -95,6 +100,7 @@ def names() -> dict[str, Any]:
         "integer_array": IntegerArray(),
         "raising_dlpack": RaisingDLPack(),
         "lying_dlpack": LyingDLPack(),
+        "integer_dlpack": IntegerDLPack(),
         "lying_interface": LyingInterface(),
         "raising_interface": RaisingInterface(),
         "real": Real(),
@@ -163,6 +169,7 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ("elu_backward(g, raising_array)", RuntimeError, "no array today"),
     ("elu(lying_array)", ValueError, "__array__ method not producing an array"),
     ("elu(raising_dlpack)", BufferError, "still on the device"),
+    ("elu(integer_dlpack)", TypeError, r"x has dtype int64.*pass np\.from_dlpack\(x\)\.astype"),
     ("elu(lying_dlpack)", ValueError, "x, of type LyingDLPack, does not convert.*np.asarray"),
     ("elu(lying_interface)", TypeError, "x, of type LyingInterface, does not convert.*np.asarray"),
     ("elu(raising_interface)", ZeroDivisionError, "interface"),

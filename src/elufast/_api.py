@@ -23,8 +23,15 @@ _SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float32, np.float64)
 _MAX_THREADS = 1024
 
 
+def _only_dlpack(value: Any) -> bool:
+    return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+
+
 def _refuse_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> NoReturn:
-    source = argument if isinstance(value, np.ndarray) else f"np.asarray({argument})"
+    if hasattr(value, "astype"):
+        source = argument
+    else:
+        source = f"np.from_dlpack({argument})" if _only_dlpack(value) else f"np.asarray({argument})"
     if dtype.kind == "c":
         hint = f"the function has no complex form, so pass {source}.real.astype(np.float64)"
     else:
@@ -34,11 +41,14 @@ def _refuse_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) ->
 
 def _as_array(name: str, argument: str, value: Any) -> Array:
     """`value` as a base-class array, without a copy where it has the elements in memory."""
+    if hasattr(value, "__dask_graph__") and value.__dask_graph__() is not None:
+        raise TypeError(
+            f"{name}: {argument} is lazy, a Dask collection of type {type(value).__name__}, and np.asarray would "
+            f"compute all of it in this process; use {name} of elufast.dask or elufast.xarray, or pass "
+            f"{argument}.compute()"
+        )
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            array = np.from_dlpack(value)
-        else:
-            array = np.asarray(value)
+        array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
