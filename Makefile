@@ -4,7 +4,7 @@ PYTHON ?= python3
 SOURCES = setup.py pyproject.toml $(wildcard $(addprefix src/elufast/*.,py pyi pyx pxd h))
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
 
 # $(call install,what pip installs). pip takes dependency groups since 25.1; setuptools would keep in build/lib what
 # was removed from src.
@@ -60,12 +60,39 @@ lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmo
 	PATH=.venv-lint/bin:$$PATH cython-lint src
 	.venv-lint/bin/zizmor --offline --quiet .github
 
+# A folder with scripts that run a command on a CPU that this machine is not: tools/cpus.sh says which.
+EMULATE ?= ../shared/emulate
+CPUS = test-noavx test-aarch64 test-avx512
+$(CPUS): test-%: .venv/ready
+	EMULATE=$(EMULATE) tools/cpus.sh $* .venv/bin/python $(QUICK)
+
+test-noavx: ## tests on an emulated CPU without AVX, levels on others (QUICK=quick: levels alone)
+test-aarch64: ## tests on an emulated aarch64, whose bits must be those of v3
+test-avx512: ## tests on an emulated Skylake-X, whose bits must be those of v3 (QUICK=quick: bits of 10^5 inputs)
+
+CELLS ?= .
+matrix: .venv/ready ## build and test with every compiler, Python and NumPy at hand; CELLS=<regex> picks
+	.venv/bin/python tools/matrix.py --cells '$(CELLS)'
+
 dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
 	rm -rf dist
 	.venv-lint/bin/python -m build
 	.venv-lint/bin/twine check --strict dist/*
 	.venv-lint/bin/check-wheel-contents dist/*.whl
 	.venv-lint/bin/sp-repo-review .
+
+# Its own libgomp inside, the oldest platform tag that this machine's allows; tested where no compiler is on PATH.
+wheel: dist ## the wheel for other Linux machines, tested from a clean environment
+	rm -rf dist/linux .venv-wheel
+	PATH=.venv-lint/bin:$$PATH .venv-lint/bin/auditwheel repair --strip --wheel-dir dist/linux dist/*.whl
+	.venv-lint/bin/auditwheel show dist/linux/*.whl
+	$(PYTHON) -m venv --upgrade-deps .venv-wheel
+	.venv-wheel/bin/pip install --quiet --only-binary :all: --group test-core dist/linux/*.whl
+	PATH=$(abspath .venv-wheel/bin) .venv-wheel/bin/python -m pytest
+
+frozen: wheel ## PyInstaller programs with that wheel, at every level
+	.venv-wheel/bin/pip install --quiet pyinstaller
+	.venv-wheel/bin/python tools/frozen.py
 
 vectorized: .venv/ready ## show that the compiler vectorizes every loop of every level
 	.venv/bin/python tools/vectorized.py
@@ -107,5 +134,5 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 clean: ## remove what the targets above made
 	rm -rf build dist .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
+.PHONY: help demo test lint dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive accuracy limits threads peers \
   bench bench-compare bench-html clean

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,9 @@ def test_a_level_that_was_not_built(level: str, tmp_path: Path) -> None:
     package = Path(elufast.__file__).parent
     absent = shutil.ignore_patterns(f"_loops_{level}.*", "__pycache__")
     shutil.copytree(package, tmp_path / "elufast", ignore=absent)
+    libraries = package.with_name("elufast.libs")  # a wheel for Linux may bring libgomp
+    if libraries.is_dir():
+        shutil.copytree(libraries, tmp_path / libraries.name)
     code = """
 import os
 import elufast
@@ -197,3 +201,8 @@ except ImportError as error:
     assert first.split() == [str(tmp_path / "elufast" / "__init__.py"), others[0], *others]
     assert f"{level!r}" in second
     assert ", ".join(others) in second
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded Python")
+def test_import_leaves_the_gil_off() -> None:
+    assert run_python("import sys, elufast; print(sys._is_gil_enabled())", PYTHON_GIL="").split() == ["False"]
