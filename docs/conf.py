@@ -30,6 +30,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(dask|matplotlib|np|numba|numpy|pandas|pd|torch|xarray|xr)(\..*)?")]
 default_role = "py:obj"  # what single backticks mean in a numpydoc docstring
 
+toc_object_entries = False
 autodoc_typehints = "none"  # the docstrings state them
 autosummary_imported_members = True
 numpydoc_show_class_members = False
@@ -64,6 +65,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "download_all_examples": False,
     "write_computation_times": False,
     "show_memory": False,
+    "capture_repr": ("_repr_html_",),
     "min_reported_time": 10**9,
     "copyfile_regex": r"",
 }

@@ -8,10 +8,11 @@ beside the exact sequence.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 import elufast
 
@@ -27,15 +28,15 @@ START_VARIANCE = 1.5
 # and 5 of Klambauer et al. 2017); the mean square is the next layer's v. ReLU is the case of alpha 0 and scale 1.
 
 
-def exact(scale: float, alpha: float) -> Iterator[tuple[float, float, float]]:
-    """Yield mean square, mean and variance after each layer."""
+def exact(scale: float, alpha: float) -> Iterator[tuple[float, float]]:
+    """Yield mean and variance after each layer."""
     v = START_VARIANCE
     for _ in range(LAYERS):
         once = math.exp(v / 2) * math.erfc(math.sqrt(v / 2))
         twice = math.exp(2 * v) * math.erfc(math.sqrt(2 * v))
         mean = scale / 2 * (math.sqrt(2 * v / math.pi) + alpha * (once - 1))
         v = scale**2 / 2 * (v + alpha**2 * (twice - 2 * once + 1))
-        yield v, mean, v - mean**2
+        yield mean, v - mean**2
 
 
 # %%
@@ -45,12 +46,14 @@ def exact(scale: float, alpha: float) -> Iterator[tuple[float, float, float]]:
 # 1024 samples through 32 layers of 1024 units in float32. Each activation is computed in place.
 
 
-def measured(activation) -> Iterator[tuple[float, float, float]]:
+def measured(activation: Callable[[NDArray], NDArray]) -> Iterator[tuple[float, float]]:
+    """Yield mean and variance after each layer."""
     rng = np.random.default_rng(0)
-    x = rng.normal(0, math.sqrt(START_VARIANCE), (WIDTH, WIDTH)).astype(np.float32)
+    x = math.sqrt(START_VARIANCE) * rng.standard_normal((WIDTH, WIDTH), np.float32)
     for _ in range(LAYERS):
-        x = activation(x @ rng.normal(0, 1 / math.sqrt(WIDTH), (WIDTH, WIDTH)).astype(np.float32))
-        yield np.mean(x * x, dtype=np.float64), x.mean(dtype=np.float64), x.var(dtype=np.float64)
+        weights = rng.standard_normal((WIDTH, WIDTH), np.float32) / math.sqrt(WIDTH)
+        x = activation(x @ weights)
+        yield x.mean(dtype=np.float64), x.var(dtype=np.float64)
 
 
 networks = {
@@ -58,8 +61,10 @@ networks = {
     "ELU": (elufast.elu_, 1.0, 1.0),
     "ReLU": (lambda x: np.maximum(x, 0, out=x), 1.0, 0.0),
 }
-theory = {name: np.array(list(exact(scale, alpha))) for name, (_, scale, alpha) in networks.items()}
-network = {name: np.array(list(measured(activation))) for name, (activation, _, _) in networks.items()}
+theory, network = {}, {}
+for name, (activation, scale, alpha) in networks.items():
+    theory[name] = np.array(list(exact(scale, alpha)))
+    network[name] = np.array(list(measured(activation)))
 
 # %%
 # SELU's variance goes to 1. With the same weights the signal of ELU and ReLU fades from layer to layer.
@@ -67,14 +72,15 @@ network = {name: np.array(list(measured(activation))) for name, (activation, _, 
 layers = np.arange(1, LAYERS + 1)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for number, name in enumerate(networks):
-    for axes, column in ((left, 1), (right, 2)):
-        axes.plot(layers, theory[name][:, column], color=f"C{number}", label=f"{name}, exact")
-        axes.plot(layers, network[name][:, column], ".", color=f"C{number}", label=f"{name}, measured")
+    color = f"C{number}"
+    for axes, column in ((left, 0), (right, 1)):
+        axes.plot(layers, theory[name][:, column], color, label=f"{name}, exact")
+        axes.plot(layers, network[name][:, column], f"{color}.", label="measured")
 left.set(title="Mean", xlabel="layer")
 right.set(title="Variance", xlabel="layer", yscale="log", ylim=(1e-4, 3))
 for axes in (left, right):
     axes.grid(color="0.9")
-right.legend()
+left.legend()
 
 # %%
 # The first layer was given a variance of 1.5 and has already pulled it in.
@@ -82,6 +88,7 @@ right.legend()
 print("       SELU, mean             SELU, variance")
 print("layer  measured    exact      measured    exact")
 for layer in (1, 2, 5, 10, 20, 32):
-    _, mean, variance = network["SELU"][layer - 1]
-    _, exact_mean, exact_variance = theory["SELU"][layer - 1]
-    print(f"{layer:5}{mean:10.6f}{exact_mean:10.6f}{variance:13.6f}{exact_variance:10.6f}")
+    mean, variance = network["SELU"][layer - 1]
+    exact_mean, exact_variance = theory["SELU"][layer - 1]
+    print(f"{layer:5}{mean:10.6f}{exact_mean:10.6f}", end="   ")
+    print(f"{variance:10.6f}{exact_variance:10.6f}")
