@@ -26,13 +26,12 @@ extensions = [
 ]
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store"]
 nitpicky = True
-# No inventory of another project is read: a build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(dask|matplotlib|np|numba|numpy|pandas|pd|torch|xarray|xr)(\..*)?")]
+# No inventory of another project is read: a build needs no network. Private names have no page.
+nitpick_ignore_regex = [("py:.*", r"_.*|(dask|matplotlib|np|numba|numpy|pandas|pd|torch|xarray|xr)(\..*)?")]
 default_role = "py:obj"  # what single backticks mean in a numpydoc docstring
 
 toc_object_entries = False
 autodoc_typehints = "none"  # the docstrings state them
-autosummary_imported_members = True
 numpydoc_show_class_members = False
 
 myst_enable_extensions = ["colon_fence"]
