@@ -42,6 +42,10 @@ TORCH ?= torch==2.13.0
 	@$(call install_torch,: the next step installs what the registry has)
 	$(call install,.[peers])
 
+.venv-docs/ready: $(SOURCES)
+	$(call install,--group docs .)
+	@$(call install_torch,: the pages about PyTorch are left out)
+
 demo: .venv-demo/ready ## train a network on handwritten digits with ReLU, ELU and SELU
 	.venv-demo/bin/python examples/digits.py
 	.venv-demo/bin/python examples/digits_cnn.py
@@ -59,6 +63,11 @@ lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmo
 	.venv-lint/bin/clang-format --dry-run --Werror src/elufast/*.h
 	PATH=.venv-lint/bin:$$PATH cython-lint src
 	.venv-lint/bin/zizmor --offline --quiet .github
+
+docs: .venv-docs/ready ## build the documentation into docs/_build/html; run its code, check its links
+	.venv-docs/bin/python -m pytest $(PYTEST_ARGS) tests/test_docs.py
+	.venv-docs/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+	.venv-docs/bin/python tools/links.py docs/_build/html
 
 dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
 	rm -rf dist
@@ -105,7 +114,7 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 	.venv-bench/bin/asv publish
 
 clean: ## remove what the targets above made
-	rm -rf build dist .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/gallery docs/reference/generated .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
+.PHONY: help demo test lint docs dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
   bench bench-compare bench-html clean
