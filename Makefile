@@ -64,9 +64,12 @@ lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmo
 	PATH=.venv-lint/bin:$$PATH cython-lint src
 	.venv-lint/bin/zizmor --offline --quiet .github
 
+# Removed first: what sphinx-gallery has run it does not run again while the example is the same, elufast or not.
+DOCS_BUILT = docs/_build docs/gallery docs/reference/generated
 docs: .venv-docs/ready ## build the documentation into docs/_build/html; run its code, check its links
 	.venv-docs/bin/python -m pytest $(PYTEST_ARGS) tests/test_docs.py
-	.venv-docs/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+	rm -rf $(DOCS_BUILT)
+	.venv-docs/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
 	.venv-docs/bin/python tools/links.py docs/_build/html
 
 dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
@@ -114,7 +117,7 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 	.venv-bench/bin/asv publish
 
 clean: ## remove what the targets above made
-	rm -rf build dist docs/_build docs/gallery docs/reference/generated .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(DOCS_BUILT) .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help demo test lint docs dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
   bench bench-compare bench-html clean

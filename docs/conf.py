@@ -77,7 +77,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["elufast.css"]
-html_sidebars = {"install": [], "tutorial": [], "accuracy": [], "performance": [], "design": [], "index": []}
+html_sidebars = {"*": []}  # pages that are not in a folder
 html_theme_options = {
     "show_prev_next": True,
     "navbar_align": "left",
