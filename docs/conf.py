@@ -30,6 +30,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"_.*|(dask|matplotlib|np|numba|numpy|pandas|pd|torch|xarray|xr)(\..*)?")]
 default_role = "py:obj"  # what single backticks mean in a numpydoc docstring
 
+highlight_language = "none"  # of a block that names no language
 toc_object_entries = False
 autodoc_typehints = "none"  # the docstrings state them
 numpydoc_show_class_members = False
