@@ -42,6 +42,10 @@ TORCH ?= torch==2.13.0
 	@$(call install_torch,: the next step installs what the registry has)
 	$(call install,.[peers])
 
+.venv-docs/ready: $(SOURCES)
+	$(call install,--group docs .)
+	@$(call install_torch,: the pages about PyTorch are left out)
+
 demo: .venv-demo/ready ## train a network on handwritten digits with ReLU, ELU and SELU
 	.venv-demo/bin/python examples/digits.py
 	.venv-demo/bin/python examples/digits_cnn.py
@@ -73,6 +77,14 @@ test-avx512: ## tests on an emulated Skylake-X, whose bits must be those of v3 (
 CELLS ?= .
 matrix: .venv/ready ## build and test with every compiler, Python and NumPy at hand; CELLS=<regex> picks
 	.venv/bin/python tools/matrix.py --cells '$(CELLS)'
+
+# Removed first: what sphinx-gallery has run it does not run again while the example is the same, elufast or not.
+DOCS_BUILT = docs/_build docs/gallery docs/reference/generated
+docs: .venv-docs/ready ## build the documentation into docs/_build/html; run its code, check its links
+	.venv-docs/bin/python -m pytest $(PYTEST_ARGS) tests/test_docs.py
+	rm -rf $(DOCS_BUILT)
+	.venv-docs/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
+	.venv-docs/bin/python tools/links.py docs/_build/html
 
 dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
 	rm -rf dist
@@ -132,7 +144,8 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 	.venv-bench/bin/asv publish
 
 clean: ## remove what the targets above made
-	rm -rf build dist .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(DOCS_BUILT) .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive accuracy limits threads peers \
+.PHONY: help demo test lint docs dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive accuracy \
+  limits threads peers \
   bench bench-compare bench-html clean

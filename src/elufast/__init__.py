@@ -21,7 +21,9 @@ from elufast._entry import (
 
 __version__ = "0.1.0"
 
+#: The alpha of `selu`: equation 14 of Klambauer et al. 2017.
 SELU_ALPHA = 1.6732632423543772848170429916717
+#: The scale of `selu`, from the same equation.
 SELU_SCALE = 1.0507009873554804934193349852946
 
 __all__ = [
