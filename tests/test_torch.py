@@ -7,9 +7,13 @@ import doctest
 import inspect
 import io
 import pickle
+import re
+import runpy
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,7 @@ from torch._subclasses import FakeTensorMode  # noqa: E402
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import elufast.torch  # noqa: E402
@@ -142,6 +147,7 @@ def layouts(x: Any) -> dict[str, Any]:
         "offset": x[1:241].reshape(6, 4, 10),
         "expanded": x[:24].reshape(6, 4, 1).expand(6, 4, 10),
         "negative bit": torch._neg_view(base),
+        "zeros without memory": torch._efficientzerotensor((6, 4, 10), dtype=x.dtype),
     }
 
 
@@ -152,21 +158,19 @@ def test_layouts(layout: str, name: str, dtype: Any) -> None:
     x = layouts(torch.from_numpy(sample(dtype, 2400, seed=4)))[layout]
     op = Op(name, 1.0 if name == "selu" else 0.5, "forward")
     function = ours(name, op.alpha)
-    values = x.resolve_neg().numpy()
+    values = x.numpy(force=True)
     y = function(x)
     assert bits(y) == bits(op(values))
     assert y.stride() == torch.empty_like(x).stride()
     leaf = x.clone().requires_grad_()
-    view = layouts(leaf.new_zeros(2400))[layout]
     function(leaf).backward(x)
     assert bits(leaf.grad) == bits(Op(name, op.alpha, "backward")(values, values))
-    if layout == "expanded":
-        with pytest.raises(RuntimeError, match="more than one element"):
-            function(view, inplace=True)
+    if layout in ("expanded", "zeros without memory"):
+        with pytest.raises(RuntimeError, match=r"more than one element|ZeroTensors are immutable"):
+            function(x, inplace=True)
     else:
-        view.copy_(x)
-        assert function(view, inplace=True) is view
-        assert bits(view.resolve_neg()) == bits(op(values))
+        assert function(x, inplace=True) is x
+        assert bits(x.resolve_neg()) == bits(y)
 
 
 def test_channels_last() -> None:
@@ -624,6 +628,9 @@ def test_subclasses_are_left_to_pytorch() -> None:
     y = elufast.torch.elu(x)
     assert type(y) is Named
     assert torch.equal(y.as_subclass(torch.Tensor), F.elu(double(3)))
+    compiled = torch.compile(elufast.torch.elu, fullgraph=True, backend="aot_eager")
+    wrapper = TwoTensor(double(3), double(3))
+    assert type(elufast.torch.elu(wrapper)) is type(compiled(wrapper)) is TwoTensor
     assert bits(elufast.torch.elu(nn.Parameter(double(3))).detach()) == bits(elufast.elu(double(3).numpy()))
 
 
@@ -799,3 +806,21 @@ def test_docstring_examples(name: str | None) -> None:
     result = doctest.DocTestRunner().run(test, out=report.append)
     assert result.attempted
     assert not result.failed, "".join(report)
+
+
+def test_gallery_example(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib").use("Agg")
+    before = torch.get_num_threads()
+    try:
+        runpy.run_path(str(Path(__file__).parents[1] / "examples" / "gallery" / "pytorch_mlp.py"))
+    finally:
+        torch.set_num_threads(before)
+        sys.modules["matplotlib.pyplot"].close("all")
+    printed = capsys.readouterr().out
+    assert printed.count("8 activations replaced") == 2
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+),", printed)]
+    assert len(losses) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[3], rel=1e-5)
+    assert all(float(share) > 90 for share in re.findall(r"([\d.]+)% right", printed))

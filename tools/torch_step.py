@@ -47,7 +47,7 @@ def cnn(activation: Callable[[], nn.Module]) -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], tuple[int, ...]]] = {
     "MLP": (mlp, (512,), (1, 64, 4096)),
-    "CNN": (cnn, (3, 32, 32), (1, 64, 512)),
+    "CNN": (cnn, (3, 32, 32), (1, 64, 256)),
 }
 
 

@@ -55,10 +55,13 @@ _TORCH: dict[str, Callable[[Tensor, float, bool], Tensor]] = {
 # Everywhere below, from_output says that backward's second argument, and what forward saves for it, is the result.
 
 
+def _lazy(x: Tensor) -> bool:
+    """Whether memory does not hold what the elements are: a negation is pending, or all are 0."""
+    return x.is_neg() or x._is_zerotensor()
+
+
 def _array(x: Tensor) -> np.ndarray[Any, Any]:
-    if x.is_neg():
-        x = x.resolve_neg()
-    return x.detach().numpy()
+    return x.detach().numpy(force=_lazy(x))
 
 
 def _num_threads() -> int:
@@ -225,10 +228,15 @@ for _name, _arguments, _compute, _function in (
     torch.library.register_vmap(_name, partial(_vmap, getattr(torch.ops.elufast, _name[9:]).default))
 
 
+def _plain(x: Any) -> bool:
+    return type(x) is Tensor or type(x) is nn.Parameter
+
+
 def _stands_in(x: Any) -> bool:
     """Whether the type of x is one that PyTorch, while tracing, gives to what will be a plain tensor."""
     return (
         isinstance(x, Tensor)
+        and (_plain(x) or type(x).__torch_function__ is torch._C._disabled_torch_function_impl)
         and not hasattr(x, "__tensor_flatten__")
         and not (torch.compiler.is_compiling() and _transformed())
         and not torch.onnx.is_in_onnx_export()
@@ -238,7 +246,7 @@ def _stands_in(x: Any) -> bool:
 def _writeable(x: Tensor, recorded: bool) -> bool:
     """Whether x can be overwritten directly; else `Tensor.copy_` does it, or says why not."""
     return not (
-        x.is_neg()
+        _lazy(x)
         or 0 in x.stride()
         or (x.is_inference() and not torch.is_inference_mode_enabled())
         or (recorded and (x.is_leaf or x._is_view()))
@@ -248,9 +256,8 @@ def _writeable(x: Tensor, recorded: bool) -> bool:
 
 def _activation(function: str, input: Tensor, alpha: float, inplace: bool) -> Tensor:
     eager = not (_traced() or _transformed())
-    plain = type(input) is Tensor or type(input) is nn.Parameter if eager else _stands_in(input)
     if not (
-        plain
+        (_plain if eager else _stands_in)(input)
         and (input.dtype is torch.float32 or input.dtype is torch.float64)
         and input.is_cpu
         and input.layout is torch.strided
