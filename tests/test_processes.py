@@ -78,7 +78,7 @@ for _ in range(rounds):
 
 @needs_fork
 def test_fork_inside_a_thread_while_others_work() -> None:
-    """The child is made while other threads are in the middle of a parallel call."""
+    """The child is made while other threads are in the middle of a parallel call, by one that has made its own."""
     run("""
 done, failed = threading.Event(), []
 def busy():
@@ -87,13 +87,17 @@ def busy():
             failed.append("parent")
 others = [threading.Thread(target=busy) for _ in range(2)]
 def forks():
+    if not right():
+        failed.append("parent")
+    for thread in others:
+        thread.start()
     for _ in range(rounds):
         if not ends_well(right):
             failed.append("child")
     done.set()
-others.append(threading.Thread(target=forks))
-for thread in others:
-    thread.start()
+forking = threading.Thread(target=forks)
+forking.start()
+forking.join()
 for thread in others:
     thread.join()
 assert not failed, failed
