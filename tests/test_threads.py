@@ -1,8 +1,9 @@
-"""Threads: how many are used, that calls from many are safe, and what a forked child does."""
+"""Threads: how many are used, and that calls are safe from many, from small ones and when interrupted."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,7 +21,6 @@ OPS = ops()
 
 needs_openmp = pytest.mark.skipif(not elufast.runtime_info()["openmp"], reason="this build has no OpenMP")
 needs_linux = pytest.mark.skipif(not LINUX, reason="counts threads, or sets the CPUs, as Linux does")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 # Threads of the process that were not there before elufast was used.
 COUNT = """
@@ -277,114 +277,239 @@ print(most)
     assert int(run_python(COUNT + code, OMP_WAIT_POLICY="passive")) <= 27
 
 
-FORK = """
-import os, signal, sys, threading, time
+@needs_openmp
+@needs_linux
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"OMP_THREAD_LIMIT": "2", "OMP_NUM_THREADS": "4"}, [2, 2, 2]),
+        ({"OMP_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "4"}, [1, 1, 1]),
+        ({"OMP_PROC_BIND": "true", "OMP_NUM_THREADS": "3"}, [3, 3, 4]),
+        ({"OMP_NUM_THREADS": "3,1"}, [3, 3, 4]),
+    ],
+)
+def test_openmp_environment(environment: dict[str, str], expected: list[int]) -> None:
+    code = """
+print(elufast.get_num_threads())
+elufast.elu(x); print(used())
+elufast.elu(x, num_threads=4); elufast.elu(x[::-1], num_threads=4); print(used())
+"""
+    assert used_threads(code, **environment) == expected
+
+
+@needs_openmp
+@needs_linux
+def test_omp_dynamic() -> None:
+    """OpenMP may give fewer threads than asked for: every element is computed all the same."""
+    code = """
+expected = elufast.elu(x, num_threads=1).tobytes()
+for view in (x, x[::-1]):
+    assert all(elufast.elu(view, num_threads=4).tobytes() == expected for _ in range(20))
+print(used() <= 4)
+"""
+    assert run_python(COUNT + code, OMP_DYNAMIC="true").strip() == "True"
+
+
+@needs_openmp
+@needs_linux
+@pytest.mark.parametrize("bind", ["false", "true"])
+def test_bound_threads_leave_all_cpus(bind: str) -> None:
+    """OMP_PROC_BIND shrinks the main thread's affinity mask to its own place."""
+    available = len(os.sched_getaffinity(0))
+    code = "import elufast; print(elufast.runtime_info()['cpus'])"
+    assert int(run_python(code, OMP_PROC_BIND=bind)) == int(run_python(code)) <= available
+
+
+@needs_openmp
+@needs_linux
+def test_import_while_threadpoolctl_limits() -> None:
+    pytest.importorskip("threadpoolctl")
+    library = "re.search(r'/.*/lib(gomp|omp|iomp)[^/\\n]*', open('/proc/self/maps').read())[0]"
+    path = run_python(f"import re, elufast; print({library})").strip()
+    code = f"""
+import ctypes
+ctypes.CDLL({path!r})
+import numpy as np
+from threadpoolctl import threadpool_limits
+with threadpool_limits(1, user_api="openmp"):
+{COUNT.replace(chr(10), chr(10) + "    ")}
+    print(elufast.get_num_threads())
+    elufast.elu(x); elufast.elu(x, num_threads=4); print(used())
+print(elufast.get_num_threads())
+elufast.elu(x); print(used())
+with threadpool_limits(2, user_api="openmp"):
+    print(elufast.get_num_threads())
+"""
+    assert run_python(code, OMP_NUM_THREADS="3").split() == ["1", "1", "3", "3", "2"]
+
+
+@needs_openmp
+@needs_linux
+def test_late_threads_are_given_a_rest() -> None:
+    """The helper shares a CPU with a busy process that it must wait for: calls do without it, then ask it again.
+
+    A call that uses the helper lets it onto the CPU and off again, which Linux counts.
+    """
+    code = """
+import signal, subprocess, time
+out = np.empty_like(x)
+tasks = set(os.listdir("/proc/self/task"))
+elufast.elu(x, out=out, num_threads=2)
+(helper,) = set(os.listdir("/proc/self/task")) - tasks
+def switches():
+    with open(f"/proc/self/task/{helper}/status") as file:
+        return sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+def rests():
+    before = switches()
+    for _ in range(4):  # the helper cannot have done its part of four calls without a switch
+        elufast.elu(x, out=out, num_threads=2)
+        time.sleep(0.002)
+    return switches() == before
+def wait_until(wanted):
+    end = time.monotonic() + 40
+    while rests() != wanted:
+        assert time.monotonic() < end, f"rests: {not wanted}, for 40 s"
+cpu = {max(os.sched_getaffinity(0))}
+wait_until(False)
+busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+try:
+    os.sched_setaffinity(busy.pid, cpu)
+    os.sched_setaffinity(int(helper), cpu)
+    os.sched_setscheduler(int(helper), os.SCHED_IDLE, os.sched_param(0))
+    wait_until(True)
+finally:
+    busy.kill()
+    busy.wait()
+wait_until(False)
+print("done")
+"""
+    assert run_python(COUNT + code, OMP_WAIT_POLICY="passive", timeout=150).strip() == "done"
+
+
+def test_small_stacks() -> None:
+    """Threads with the smallest stack that Python allows, where NumPy's own functions work."""
+    code = """
+import threading
 import numpy as np
 import elufast
+threading.stack_size(32 * 1024)
 x = np.linspace(-5, 5, 200_000)
-expected = elufast.elu(x, num_threads=1).tobytes()
-def right():
-    return all(
-        result.tobytes() == expected
-        for _ in range(2)
-        for result in (elufast.elu(x, num_threads=2), elufast.elu(x), elufast.elu(x[::-1])[::-1])
-    )
-def child_is_right():
-    pid = os.fork()
-    if not pid:
-        signal.alarm(20)
-        os._exit(0 if right() else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-
-
-@needs_fork
-def test_fork_after_parallel_work() -> None:
-    code = """
-for _ in range(20):
-    assert right() and child_is_right()
-print("done")
-"""
-    assert run_python(FORK + code).strip() == "done"
-
-
-@needs_fork
-def test_fork_of_a_fork_and_before_any_work() -> None:
-    code = """
-assert child_is_right()
-pid = os.fork()
-if not pid:
-    signal.alarm(30)
-    os._exit(0 if right() and child_is_right() and right() else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-assert right()
-print("done")
-"""
-    assert run_python(FORK + code).strip() == "done"
-
-
-@needs_fork
-def test_fork_inside_a_thread_while_others_work() -> None:
-    """The child is made while another thread is in the middle of a parallel call."""
-    code = """
-stop = threading.Event()
-def busy():
-    while not stop.is_set():
-        assert right()
-others = [threading.Thread(target=busy) for _ in range(2)]
-for thread in others:
-    thread.start()
-failed = []
-def forks():
-    for _ in range(15):
-        if not child_is_right():
-            failed.append(1)
-thread = threading.Thread(target=forks)
+swapped = x.astype(">f8")
+results = []
+def work():
+    for num_threads in (1, 4):
+        for a in (x, x[::-1][::-1], x[:99][::-1], x[::-1], swapped):
+            results.append(elufast.elu(a, num_threads=num_threads))
+            elufast.elu_backward(a, a, num_threads=num_threads)
+    own = x.copy()
+    elufast.elu(own[:-1], out=own[1:])
+thread = threading.Thread(target=work)
 thread.start()
 thread.join()
-stop.set()
-for other in others:
-    other.join()
-print(len(failed))
-"""
-    assert run_python(FORK + code).strip() == "0"
-
-
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_multiprocessing(method: str) -> None:
-    import multiprocessing
-
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} on this system")
-    code = """
-import multiprocessing, sys
-import numpy as np
-import elufast
-if __name__ == "__main__":
-    x = np.linspace(-5, 5, 100_000)
-    expected = elufast.elu(x).tobytes()
-    context = multiprocessing.get_context(sys.argv[1])
-    for _ in range(2):
-        elufast.elu(x, num_threads=4)
-        with context.Pool(2) as pool:
-            jobs = [pool.apply_async(elufast.elu, (x,), {"num_threads": 2}) for _ in range(6)]
-            assert all(job.get(30).tobytes() == expected for job in jobs)
-    print("done")
-"""
-    assert run_python(code, method).strip() == "done"
-
-
-def test_joblib() -> None:
-    pytest.importorskip("joblib")
-    code = """
-import joblib
-import numpy as np
-import elufast
-x = np.linspace(-5, 5, 100_000)
-expected = elufast.elu(x, num_threads=2).tobytes()
-for _ in range(2):
-    results = joblib.Parallel(2, timeout=50)(joblib.delayed(elufast.elu)(x) for _ in range(6))
-    assert all(result.tobytes() == expected for result in results)
+assert len(results) == 10
+assert all(result.tobytes() == elufast.elu(x).tobytes() for result in (results[0], results[4], results[5], results[9]))
 print("done")
 """
-    assert run_python(code).strip() == "done"
+    assert run_python(code, OMP_STACKSIZE="16k").strip() == "done"
+
+
+INTERRUPT = """
+import os, signal, subprocess, sys
+import numpy as np
+import elufast
+x = np.full(4_000_000, -1.0)
+expected = elufast.elu(x[:1])[0]
+view = slice(None, None, -1 if sys.argv[1] == "strided" else 1)
+out = np.empty_like(x)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_interrupt(layout: str) -> None:
+    """A call is finished before KeyboardInterrupt is raised: no element is left out, and the threads stay usable."""
+    code = """
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+caught = 0
+for k in range(20):
+    out[:] = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 * (k + 1))
+        while True:
+            elufast.elu(x[view], out=out[view], num_threads=2)
+    except KeyboardInterrupt:
+        caught += 1
+    elufast.elu(x, num_threads=2)
+    assert (out == expected).all() or not out.any()
+print(caught)
+"""
+    assert int(run_python(INTERRUPT + code, layout)) == 20
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_call_from_a_signal_handler(layout: str) -> None:
+    code = """
+calls = []
+def handler(*_):
+    calls.append((elufast.elu(x[view], num_threads=2) == expected).all())
+signal.signal(signal.SIGALRM, handler)
+for k in range(20):
+    signal.setitimer(signal.ITIMER_REAL, 0.0005 * (k + 1))
+    while len(calls) == k:
+        elufast.elu(x[view], out=out[view], num_threads=2)
+    assert (out == expected).all()
+print(all(calls))
+"""
+    assert run_python(INTERRUPT + code, layout).strip() == "True"
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_exit_while_daemon_threads_call(layout: str) -> None:
+    code = """
+import atexit, threading, time
+def work():
+    while True:
+        elufast.elu(x[view], num_threads=2)
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+@atexit.register
+def last():
+    print((elufast.elu(x[view], num_threads=2) == expected).all())
+time.sleep(float(sys.argv[2]))
+"""
+    for k in range(5):
+        assert run_python(INTERRUPT + code, layout, str(0.01 * k)).strip() == "True"
+
+
+def test_second_interpreter() -> None:
+    """NumPy and Cython's modules belong to one interpreter: the import is refused, and the first goes on."""
+    code = """
+import sys
+import numpy as np
+import elufast
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+inner = '''
+try:
+    import elufast
+except ImportError:
+    pass
+else:
+    import numpy as np
+    assert (elufast.elu(np.full(100_000, -1.0), num_threads=2) == np.expm1(-1.0)).all()
+'''
+for _ in range(3):
+    other = interpreters.create()
+    failure = interpreters.run_string(other, inner)
+    assert failure is None, failure
+    interpreters.destroy(other)
+x = np.full(100_000, -1.0)
+print((elufast.elu(x, num_threads=2) == elufast.elu(x[:1])).all())
+"""
+    pytest.importorskip("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    assert run_python(code).strip() == "True"

@@ -8,6 +8,7 @@ NumPy's iterator, block by block. All else goes to ``_api``, which validates, co
 import os
 
 cimport numpy as cnp
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
@@ -17,6 +18,7 @@ from libc.float cimport DBL_MAX
 from libc.math cimport copysign, fabs, fma
 from numpy cimport ndarray
 
+from elufast import _runtime
 from elufast._elu cimport *
 
 cdef extern from *:
@@ -30,11 +32,27 @@ cdef extern from *:
     #define omp_get_wtime() 0.0
     #define ELU_OPENMP 0
     #endif
+    #if !defined(_OPENMP) || _OPENMP < 200805
+    #include <limits.h>
+    #define omp_get_thread_limit() INT_MAX
+    #endif
+
+    static int elu_forked;
+    #ifdef _WIN32
+    #define elu_watch_forks() 0
+    #else
+    #include <pthread.h>
+    static void elu_note_fork(void) { elu_forked = 1; }
+    #define elu_watch_forks() pthread_atfork(NULL, NULL, elu_note_fork)
+    #endif
     """
     int omp_get_max_threads() nogil
+    int omp_get_thread_limit() nogil
     int omp_in_parallel() nogil
     double omp_get_wtime() nogil
     const bint ELU_OPENMP
+    bint elu_forked
+    int elu_watch_forks()
 
 cdef extern from "numpy/arrayobject.h":
     ndarray PyArray_NewLikeArray(ndarray prototype, cnp.NPY_ORDER order, cnp.PyArray_Descr* descr, int subok)
@@ -64,9 +82,15 @@ cdef elu_kernel_t* kernels_f64
 cdef object run_f32, run_f64, fallback
 cdef ptrdiff_t cache_bytes
 cdef int team_limit
-cdef int openmp_default = omp_get_max_threads()
-cdef object home = os.getpid()
+cdef int openmp_default = 0
 cdef PyThread_type_lock pool = PyThread_allocate_lock()
+
+# OpenMP's threads do not survive a fork. The handler misses a bare clone(), the process number a child that has its
+# parent's number, in a namespace of its own.
+cdef object home = os.getpid()
+elu_forked = _runtime.inherits_openmp()
+if elu_watch_forks():
+    raise MemoryError("elufast: no memory to be told of forks")
 
 # Where other processes keep the CPUs busy a thread may start a time slice, milliseconds, late, and its call with it.
 # A call that took so much longer than the best of its kind sends the next ones to a single thread for a while.
@@ -79,11 +103,13 @@ cdef double resting_until = 0
 
 def bind(loops, long last_level_cache, int num_threads, unusual):
     """Set the loops to use, the facts that choose stores and threads, and what is called for the rest."""
-    global kernels_f32, kernels_f64, run_f32, run_f64, fallback, cache_bytes, team_limit
+    global kernels_f32, kernels_f64, run_f32, run_f64, fallback, cache_bytes, team_limit, openmp_default
     kernels_f32 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[0], NULL)
     kernels_f64 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[1], NULL)
     run_f32, run_f64, fallback = loops.run_f32, loops.run_f64, unusual
     cache_bytes, team_limit = last_level_cache, num_threads
+    if openmp_default == 0:  # at import; threadpoolctl may have limited OpenMP already
+        openmp_default = max(num_threads, omp_get_max_threads())
 
 
 def limit_threads(int num_threads):
@@ -93,8 +119,8 @@ def limit_threads(int num_threads):
 
 def thread_limit() -> int:
     """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl)."""
-    cdef int now = omp_get_max_threads()
-    return min(team_limit, now) if now < openmp_default or not ELU_OPENMP else team_limit
+    cdef int now = omp_get_max_threads(), most = min(team_limit, omp_get_thread_limit())
+    return min(most, now) if now < openmp_default or not ELU_OPENMP else most
 
 
 cdef void judge(int op, bint single, ptrdiff_t n, double start):
@@ -154,8 +180,7 @@ cdef int team(ptrdiff_t bytes, int asked):
         most = min(most, omp_get_max_threads())
     most = <int> min(<ptrdiff_t> most, bytes // PER_THREAD)
     if most > 1 and (
-        omp_get_wtime() < resting_until
-        or os.getpid() != home  # OpenMP's threads did not survive the fork
+        omp_get_wtime() < resting_until or elu_forked or os.getpid() != home
     ):
         return 1
     return min(most, MAX_TEAM)
@@ -218,9 +243,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
     cdef cnp.PyArrayObject* ops[3]
     cdef cnp.npy_uint32 op_flags[3]
     cdef cnp.PyArray_Descr* dtypes[3]
-    cdef Walk walks[MAX_TEAM]
+    cdef Walk* walks = NULL  # not on the stack: a thread may have 32 KiB of it
+    cdef cnp.NpyIter* part
     cdef cnp.npy_intp size
-    cdef int threads, made = 0, i
+    cdef int threads, made = 1, i
     ops[0] = <cnp.PyArrayObject*> x
     ops[inputs - 1] = <cnp.PyArrayObject*> grad
     ops[inputs] = <cnp.PyArrayObject*> out
@@ -234,8 +260,6 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
         | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
         cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
     )
-    walks[0].it = it
-    made = 1
     try:
         size = cnp.NpyIter_GetIterSize(it)
         if size == 0:
@@ -244,17 +268,21 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
         if threads > 1 and not PyThread_acquire_lock(pool, NOWAIT_LOCK):
             threads = 1
         try:
+            walks = <Walk*> PyMem_Calloc(threads, sizeof(Walk))
+            if walks == NULL:
+                raise MemoryError
+            walks[0].it = it
             while made < threads:
                 walks[made].it = cnp.NpyIter_Copy(it)
                 made += 1
             for i in range(threads):
-                it = walks[i].it
+                part = walks[i].it
                 cnp.NpyIter_ResetToIterIndexRange(
-                    it, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
+                    part, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
                 )
-                walks[i].next = cnp.NpyIter_GetIterNext(it, NULL)
-                walks[i].data = cnp.NpyIter_GetDataPtrArray(it)
-                walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(it)
+                walks[i].next = cnp.NpyIter_GetIterNext(part, NULL)
+                walks[i].data = cnp.NpyIter_GetDataPtrArray(part)
+                walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(part)
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
@@ -266,8 +294,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
             if threads > 1:
                 PyThread_release_lock(pool)
     finally:
-        for i in range(made):
+        for i in range(1, made):
             cnp.NpyIter_Deallocate(walks[i].it)
+        cnp.NpyIter_Deallocate(it)
+        PyMem_Free(walks)
     return 0
 
 

@@ -23,6 +23,36 @@ cdef extern from *:
     #define ELU_OPENMP 0
     #endif
 
+    #if ELU_OPENMP >= 201511
+    static int elu_bound_cpus(void) {
+        int cpus = 0;
+        if (omp_get_proc_bind() != omp_proc_bind_false)
+            for (int place = omp_get_num_places(); place-- > 0;) cpus += omp_get_place_num_procs(place);
+        return cpus;
+    }
+    #else
+    #define elu_bound_cpus() 0
+    #endif
+
+    #if defined(__linux__) && ELU_OPENMP
+    #include <link.h>
+    static int elu_holds(const struct dl_phdr_info *object, uintptr_t address) {
+        for (int i = 0; i < object->dlpi_phnum; i++)
+            if (object->dlpi_phdr[i].p_type == PT_LOAD &&
+                address - object->dlpi_addr - object->dlpi_phdr[i].p_vaddr < object->dlpi_phdr[i].p_memsz)
+                return 1;
+        return 0;
+    }
+    static int elu_visit(struct dl_phdr_info *object, size_t size, void *unused) {
+        (void)size, (void)unused;
+        return elu_holds(object, (uintptr_t)elu_visit) ? 1 : elu_holds(object, (uintptr_t)omp_get_max_threads) ? 2 : 0;
+    }
+    /* Objects are visited in the order of loading. */
+    #define elu_openmp_was_loaded() (dl_iterate_phdr(elu_visit, NULL) == 2)
+    #else
+    #define elu_openmp_was_loaded() 0
+    #endif
+
     #if defined(__APPLE__)
     #include <sys/sysctl.h>
     static long elu_cache_bytes(void) {
@@ -47,6 +77,8 @@ cdef extern from *:
     bint elu_v3()
     bint elu_v4()
     long elu_cache_bytes()
+    int elu_bound_cpus()
+    bint elu_openmp_was_loaded()
     const char* ELU_COMPILER
     const int ELU_OPENMP
 
@@ -76,6 +108,16 @@ def cache_bytes(root: str = "/") -> int:
 def openmp() -> int:
     """Date of the OpenMP specification that the loops were built with, 0 without OpenMP."""
     return ELU_OPENMP
+
+
+def inherits_openmp(root: str = "/") -> bool:
+    """Whether this process is a fork that had the OpenMP library loaded before this module.
+
+    If the parent had used it, the child's first parallel region would wait for threads that it does not have. Linux
+    marks a process that has not called exec since its fork (PF_FORKNOEXEC); elsewhere the answer is False.
+    """
+    flags = _read(root, "proc/self/stat").rpartition(")")[2].split()[6:7]
+    return bool(flags) and int(flags[0]) & 0x40 != 0 and elu_openmp_was_loaded()
 
 
 def compiler() -> str:
@@ -121,8 +163,12 @@ def _cgroup_quota(root: str = "/") -> float:
 
 
 def cpus() -> int:
-    """CPUs that this process may use: its affinity mask, rounded down to the cgroup quota, at least 1."""
+    """CPUs that this process may use: its affinity mask, rounded down to the cgroup quota, at least 1.
+
+    Where OpenMP binds threads (OMP_PROC_BIND), the main thread's mask is its own place: all places count.
+    """
     available = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
+    available = max(available, min(elu_bound_cpus(), os.cpu_count() or 1))
     return max(1, int(min(available, _cgroup_quota())))
