@@ -96,7 +96,7 @@ def cythonized(extensions: list[Extension], folder: str) -> list[Extension]:
 
 
 def extensions() -> list[Extension]:
-    plain = [extension("_runtime", "_runtime.pyx", []), extension("_entry", "_entry.pyx", [])]
+    plain = [extension(name, f"{name}.pyx", []) for name in ("_runtime", "_entry", "_capi")]
     # Cython names the C file after the source, so each level needs a folder of its own.
     return cythonized(plain, "cython") + [
         module

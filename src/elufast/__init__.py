@@ -6,7 +6,7 @@
 array([-0.63212056,  0.        ,  2.        ])
 """
 
-from elufast._api import get_num_threads, runtime_info, set_num_threads, show_runtime
+from elufast._api import get_include, get_num_threads, runtime_info, set_num_threads, show_runtime
 from elufast._entry import (
     celu,
     celu_,
@@ -33,6 +33,7 @@ __all__ = [
     "elu",
     "elu_",
     "elu_backward",
+    "get_include",
     "get_num_threads",
     "runtime_info",
     "selu",
