@@ -43,13 +43,11 @@ def _emit(context: Any, builder: Any, dtype: Any, family: Any, mode: Any, data: 
     """The call of _capi.run with data: pointers to grad, x and out. What it would raise for has been checked."""
     word, pointer = ir.IntType(32), context.get_value_type(dtype).as_pointer()
     arguments = [word, word, pointer, pointer, pointer, n.type, ir.DoubleType()]
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(word, arguments), f"elufast_run_{dtype}"
-    )
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, arguments), f"elufast_run_{dtype}")
     builder.call(function, [family, mode, *data, n, alpha])
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _one(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
     """One number through the kernel."""
 
@@ -62,7 +60,7 @@ def _one(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> 
     return x(types.int32, types.int32, x, x, types.float64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _run(typing: Any, family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: Any) -> Any:
     """Arrays of one layout, without gaps, through the kernel."""
 
@@ -78,7 +76,7 @@ def _run(typing: Any, family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha
     return types.none(types.int32, types.int32, grad, x, out, types.float64), generate
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def _one_by_one(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
     for index in np.ndindex(x.shape):
         out[index] = _one(family, mode, grad[index], x[index], alpha)
@@ -103,7 +101,7 @@ def _fill_compiled(family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: A
 _overload(_fill, _fill_compiled)
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def _mode(family: int, alpha: float, backward: bool, from_output: bool) -> int:
     """The elu_mode_t, once alpha is known to fit."""
     if not np.isfinite(alpha):
@@ -115,7 +113,7 @@ def _mode(family: int, alpha: float, backward: bool, from_output: bool) -> int:
     return (_FROM_OUTPUT if from_output else _BACKWARD) if backward else _FORWARD
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def _ends(array: Any) -> tuple[int, int]:
     """The first byte of an array, and the one behind its last."""
     low = high = array.ctypes.data
@@ -125,7 +123,7 @@ def _ends(array: Any) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def _clash(a: Any, out: Any) -> bool:
     """Whether a and out may share memory and are not the same elements."""
     first, behind = _ends(a)
@@ -134,7 +132,7 @@ def _clash(a: Any, out: Any) -> bool:
     return not same and first < out_behind and out_first < behind
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def _into(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
     if grad.shape != x.shape or out.shape != x.shape:
         raise ValueError("elufast: the arrays differ in shape; nothing is broadcast: pass np.broadcast_to(...)")
