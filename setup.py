@@ -71,7 +71,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         [f"src/elufast/{source}"],
         include_dirs=["src/elufast", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-        depends=["src/elufast/_elu.h", "src/elufast/_span.h", "src/elufast/_elu.pxd"],
+        depends=[f"src/elufast/{name}" for name in ("_elu.h", "_span.h", "elufast.h", "_elu.pxd", "_capi.pxd")],
         extra_compile_args=flags,
     )
 

@@ -53,6 +53,10 @@ cdef extern from "_elu.h" nogil:
     uint64_t elu_extreme_f64(double x, double grad) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
+cdef extern from "elufast.h" nogil:
+    float elufast_one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept
+    double elufast_one_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept
+
 cdef extern from "_span.h" nogil:
     void elu_span(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,

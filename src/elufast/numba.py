@@ -14,6 +14,7 @@ A call runs in the thread that makes it: share out with ``numba.prange``.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -26,65 +27,65 @@ from numba.core.errors import TypingError
 from numba.extending import get_cython_function_address, intrinsic, overload, register_jitable
 
 import elufast
+from elufast import _dispatch
 
 _FAMILIES = ("elu", "selu", "celu")  # elu_family_t
 _CELU = 2
 _FORWARD, _BACKWARD, _FROM_OUTPUT = range(3)  # elu_mode_t
 _SUPPORTED = (types.float32, types.float64)
 
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
 # By name, not by address: what Numba caches on disk is linked anew in each process.
 for _number, _dtype in enumerate(_SUPPORTED):
-    llvmlite.binding.add_symbol(
-        f"elufast_run_{_dtype}", get_cython_function_address("elufast._capi", f"__pyx_fuse_{_number}run")
-    )
+    _run_address = get_cython_function_address("elufast._capi", f"__pyx_fuse_{_number}run")
+    llvmlite.binding.add_symbol(f"elufast_run_{_dtype}", _run_address)
+    llvmlite.binding.add_symbol(f"elufast_scalar_{_dtype}", _pointer(_dispatch.loops.scalars[_number], None))
 
 
-def _emit(context: Any, builder: Any, dtype: Any, family: Any, mode: Any, data: Any, n: Any, alpha: Any) -> None:
-    """The call of _capi.run with data: pointers to grad, x and out. What it would raise for has been checked."""
-    word, pointer = ir.IntType(32), context.get_value_type(dtype).as_pointer()
-    arguments = [word, word, pointer, pointer, pointer, n.type, ir.DoubleType()]
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, arguments), f"elufast_run_{dtype}")
-    builder.call(function, [family, mode, *data, n, alpha])
+def _emit(builder: Any, name: str, result: Any, values: list[Any]) -> Any:
+    signature = ir.FunctionType(result, [value.type for value in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), values)
 
 
 @intrinsic
-def _one(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
-    """One number through the kernel."""
+def _scalar(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
+    """One number."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        places = [cgutils.alloca_once_value(builder, value) for value in values[2:4]]
-        n = context.get_constant(types.intp, 1)
-        _emit(context, builder, x, values[0], values[1], [*places, places[1]], n, values[4])
-        return builder.load(places[1])
+        return _emit(builder, f"elufast_scalar_{x}", context.get_value_type(x), values)
 
     return x(types.int32, types.int32, x, x, types.float64), generate
 
 
 @intrinsic
 def _run(typing: Any, family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: Any) -> Any:
-    """Arrays of one layout, without gaps, through the kernel."""
+    """Arrays of one layout, without gaps. What _capi.run would raise for has been checked."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        family, mode, *operands, alpha = values
         arrays = [
             context.make_array(array)(context, builder, value)
-            for array, value in zip((grad, x, out), values[2:5], strict=True)
+            for array, value in zip((grad, x, out), operands, strict=True)
         ]
-        data = [array.data for array in arrays]
-        _emit(context, builder, x.dtype, values[0], values[1], data, arrays[1].nitems, values[5])
+        pointers = [array.data for array in arrays]
+        n = arrays[1].nitems
+        _emit(builder, f"elufast_run_{x.dtype}", ir.IntType(32), [family, mode, *pointers, n, alpha])
         return context.get_dummy_value()
 
     return types.none(types.int32, types.int32, grad, x, out, types.float64), generate
 
 
-@register_jitable
-def _one_by_one(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
+@register_jitable(forceinline=True)
+def _one_by_scalar(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
     for index in np.ndindex(x.shape):
-        out[index] = _one(family, mode, grad[index], x[index], alpha)
+        out[index] = _scalar(family, mode, grad[index], x[index], alpha)
 
 
 def _overload(function: Callable[..., Any], template: Callable[..., Any]) -> None:
     template.__annotations__ = {}  # Numba takes them for a part of the signature, which a lambda lacks
-    overload(function, target="cpu")(template)
+    overload(function, jit_options={"forceinline": True}, target="cpu")(template)
 
 
 def _fill(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
@@ -95,13 +96,13 @@ def _fill_compiled(family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: A
     arrays = (grad, x, out)
     if x.layout in "CF" and all(array.layout == x.layout and array.aligned for array in arrays):
         return lambda family, mode, grad, x, out, alpha: _run(family, mode, grad, x, out, alpha)
-    return lambda family, mode, grad, x, out, alpha: _one_by_one(family, mode, grad, x, out, alpha)
+    return lambda family, mode, grad, x, out, alpha: _one_by_scalar(family, mode, grad, x, out, alpha)
 
 
 _overload(_fill, _fill_compiled)
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _mode(family: int, alpha: float, backward: bool, from_output: bool) -> int:
     """The elu_mode_t, once alpha is known to fit."""
     if not np.isfinite(alpha):
@@ -113,33 +114,43 @@ def _mode(family: int, alpha: float, backward: bool, from_output: bool) -> int:
     return (_FROM_OUTPUT if from_output else _BACKWARD) if backward else _FORWARD
 
 
-@register_jitable
+@intrinsic
+def _address(typing: Any, array: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(array)(context, builder, values[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.intp))
+
+    return types.intp(array), generate
+
+
+@register_jitable(forceinline=True)
 def _ends(array: Any) -> tuple[int, int]:
     """The first byte of an array, and the one behind its last."""
-    low = high = array.ctypes.data
+    low = high = _address(array)
     for axis in range(array.ndim):
         step = array.strides[axis] * (array.shape[axis] - 1)
         low, high = min(low, low + step), max(high, high + step)
     return low, high + array.itemsize
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _clash(a: Any, out: Any) -> bool:
     """Whether a and out may share memory and are not the same elements."""
     first, behind = _ends(a)
     out_first, out_behind = _ends(out)
-    same = a.ctypes.data == out.ctypes.data and a.strides == out.strides
+    same = _address(a) == _address(out) and a.strides == out.strides
     return not same and first < out_behind and out_first < behind
 
 
 @register_jitable
-def _into(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
-    if grad.shape != x.shape or out.shape != x.shape:
+def _fill_from_copies(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
+    _fill(family, mode, grad.copy(), x.copy(), out, alpha)
+
+
+@register_jitable(forceinline=True)
+def _check_shapes(x: Any, other: Any) -> None:
+    if x.shape != other.shape:
         raise ValueError("elufast: the arrays differ in shape; nothing is broadcast: pass np.broadcast_to(...)")
-    if _clash(x, out) or _clash(grad, out):
-        _fill(family, mode, grad.copy(), x.copy(), out, alpha)
-    else:
-        _fill(family, mode, grad, x, out, alpha)
 
 
 def _given(value: Any) -> bool:
@@ -193,19 +204,26 @@ def _compiled(
             raise TypingError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
 
     def number(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        return _one(family, _mode(family, alpha, backward, from_output), grad, x, alpha)
+        return _scalar(family, _mode(family, alpha, backward, from_output), grad, x, alpha)
 
     def zero_dimensional(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        return _one(family, _mode(family, alpha, backward, from_output), grad[()], x[()], alpha)
+        return _scalar(family, _mode(family, alpha, backward, from_output), grad[()], x[()], alpha)
 
     def new(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
         mode = _mode(family, alpha, backward, from_output)
+        _check_shapes(x, grad)
         result = np.empty_like(x)
-        _into(family, mode, grad, x, result, alpha)
+        _fill(family, mode, grad, x, result, alpha)
         return result
 
     def existing(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        _into(family, _mode(family, alpha, backward, from_output), grad, x, out, alpha)
+        mode = _mode(family, alpha, backward, from_output)
+        _check_shapes(x, grad)
+        _check_shapes(x, out)
+        if _clash(x, out) or _clash(grad, out):
+            _fill_from_copies(family, mode, grad, x, out, alpha)
+        else:
+            _fill(family, mode, grad, x, out, alpha)
         return out
 
     if not isinstance(x, types.Array):
@@ -214,7 +232,7 @@ def _compiled(
         chosen = existing
     else:
         chosen = new if x.ndim else zero_dimensional
-    return register_jitable(chosen)  # type: ignore[no-any-return]
+    return register_jitable(forceinline=True)(chosen)  # type: ignore[no-any-return]
 
 
 def _register(family: int) -> None:
