@@ -71,7 +71,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         [f"src/elufast/{source}"],
         include_dirs=["src/elufast", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-        depends=["src/elufast/_elu.h", "src/elufast/_span.h", "src/elufast/_elu.pxd"],
+        depends=[f"src/elufast/{name}" for name in ("_elu.h", "_span.h", "elufast.h", "_elu.pxd", "_capi.pxd")],
         extra_compile_args=flags,
     )
 
@@ -96,7 +96,7 @@ def cythonized(extensions: list[Extension], folder: str) -> list[Extension]:
 
 
 def extensions() -> list[Extension]:
-    plain = [extension("_runtime", "_runtime.pyx", []), extension("_entry", "_entry.pyx", [])]
+    plain = [extension(name, f"{name}.pyx", []) for name in ("_runtime", "_entry", "_capi")]
     # Cython names the C file after the source, so each level needs a folder of its own.
     return cythonized(plain, "cython") + [
         module

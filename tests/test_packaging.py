@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,36 +16,7 @@ import elufast
 
 ROOT = Path(__file__).parent.parent
 
-USER_CODE = """
-from typing import Any, assert_type
-
-import elufast
-import numpy as np
-from numpy.typing import NDArray
-
-single, double = np.ones(3, np.float32), np.ones((2, 2))
-map32 = np.memmap("x", np.float32)
-
-assert_type(elufast.elu(single), NDArray[np.float32])
-assert_type(elufast.elu(double, 0.5, num_threads=2), NDArray[np.float64])
-assert_type(elufast.celu(double, np.float32(0.5)), NDArray[np.float64])
-assert_type(elufast.selu(1.0), np.float64)
-assert_type(elufast.selu(np.float64(1)), np.float64)
-assert_type(elufast.selu(np.float32(1)), np.float32)
-assert_type(elufast.celu([[1.0], [2.0]]), NDArray[Any])
-assert_type(elufast.elu_backward(single, single, from_output=True), NDArray[np.float32])
-assert_type(elufast.selu_backward(1.0, 2.0), np.float64)
-assert_type(elufast.get_num_threads(), int)
-assert_type(elufast.SELU_ALPHA, float)
-
-out = np.empty(3, np.float32)
-x: NDArray[np.float32] = elufast.elu_(elufast.elu(single, out=out))
-m: np.memmap[tuple[int, ...], np.dtype[np.float32]] = elufast.selu_(map32)
-
-elufast.elu(np.ones(3, np.int64), out=single, alpha="1")  # error: call-overload
-elufast.elu_([1.0])  # error: type-var
-elufast.selu(single, 1.0)  # error: call-overload
-"""
+USER = Path(__file__).parent / "typing" / "user.py"
 
 
 def test_one_version() -> None:
@@ -66,7 +39,7 @@ def test_script() -> None:
 
 def test_installed_files() -> None:
     package = importlib.resources.files("elufast")
-    for name in ("py.typed", "_elu.h", "_elu.pxd", "_entry.pyi"):
+    for name in ("py.typed", "elufast.h", "_elu.h", "_elu.pxd", "_capi.pxd", "__init__.pxd", "_entry.pyi"):
         assert package.joinpath(name).is_file(), name
 
 
@@ -75,22 +48,30 @@ def test_all_names_are_there() -> None:
     assert all(hasattr(elufast, name) for name in elufast.__all__)
 
 
-def test_types_of_user_code(tmp_path: Path) -> None:
+def wrong_lines() -> list[int]:
+    return [n for n, line in enumerate(USER.read_text().splitlines(), 1) if line.endswith("# error")]
+
+
+def test_mypy_on_user_code(tmp_path: Path) -> None:
     api = pytest.importorskip("mypy.api")
-    path = tmp_path / "user.py"
-    path.write_text(USER_CODE)
-    report, problems, _ = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path}", str(path)])
-    wanted = [
-        f"{number}: {line.split('# error: ')[1]}"
-        for number, line in enumerate(USER_CODE.splitlines(), 1)
-        if "# error: " in line
-    ]
-    got = [
-        f"{line.split(':')[1]}: {line.rsplit('[', 1)[1].rstrip(']')}"
-        for line in report.splitlines()
-        if ": error: " in line
-    ]
-    assert got == wanted, report + problems
+    report, problems, _ = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path}", str(USER)])
+    found = {int(line.split(":")[1]) for line in report.splitlines() if ": error: " in line}
+    assert sorted(found) == wrong_lines(), report + problems
+
+
+def test_pyright_on_user_code(tmp_path: Path) -> None:
+    pytest.importorskip("basedpyright")
+    # From a copy: pyright looks upwards for a configuration.
+    path = Path(shutil.copy(USER, tmp_path))
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    found = {
+        problem["range"]["start"]["line"] + 1
+        for problem in json.loads(done.stdout)["generalDiagnostics"]
+        if problem["severity"] == "error"
+    }
+    assert sorted(found) == wrong_lines(), done.stdout
 
 
 def test_vectorized() -> None:

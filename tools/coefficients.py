@@ -208,13 +208,13 @@ def constants() -> tuple[Constant, ...]:
     assert (
         two**-40 * mp.exp(-40) * mp.mpf("1e-12") > two**-149 and two**-200 * mp.exp(-300) * mp.mpf("1e-30") > two**-1022
     )
-    params = "ELU_SELU_PARAMS"
     return (
-        Constant(f"{params}.a_hi", (a_hi,), 53, "scale * alpha, Klambauer et al. 2017, equation 14"),
-        Constant(f"{params}.a_lo", (a_lo,), 53, "what a_hi lacks"),
-        Constant(f"{params}.s_hi", (s_hi,), 53, "scale"),
-        Constant(f"{params}.s_lo", (s_lo,), 53, "what s_hi lacks"),
-        Constant(f"{params}.slope", (a_hi,), 53, "scale * alpha"),
+        Constant(
+            "ELU_SELU_PARAMS",
+            (a_hi, a_lo, s_hi, s_lo, a_hi),
+            53,
+            "scale * alpha and scale, each with what it lacks, and the slope; Klambauer et al. 2017, equation 14",
+        ),
         Constant("ELU_ROUND32", (1.5 * two**23,), 24, "the ulp is 1"),
         Constant("ELU_ROUND64", (1.5 * two**52,), 53, "the ulp is 1"),
         Constant("ELU_LOG2E", (rounded(1 / LN2, 53),), 53, "1 / ln2"),
@@ -280,6 +280,13 @@ def constants() -> tuple[Constant, ...]:
             (between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),),
             0,
             "2^n * DBL_MAX * 1e30 is less than half the smallest double",
+        ),
+        Constant(
+            "elu_prepare",
+            tuple(mp.mpf(limit) for limit in (12, 12, 100, 100))
+            + (below(92), mp.mpf(-1530), mp.mpf(1200), mp.mpf(1500)),
+            53,
+            "powers of ten between which alpha is ordinary; where x / alpha is clamped: as above, or beyond overflow",
         ),
     )
 

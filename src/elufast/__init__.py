@@ -6,7 +6,10 @@
 array([-0.63212056,  0.        ,  2.        ])
 """
 
-from elufast._api import get_num_threads, runtime_info, set_num_threads, show_runtime
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from elufast._api import get_include, get_num_threads, runtime_info, set_num_threads, show_runtime
 from elufast._entry import (
     celu,
     celu_,
@@ -35,6 +38,7 @@ __all__ = [
     "elu",
     "elu_",
     "elu_backward",
+    "get_include",
     "get_num_threads",
     "runtime_info",
     "selu",
@@ -43,3 +47,15 @@ __all__ = [
     "set_num_threads",
     "show_runtime",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+
+
+if not TYPE_CHECKING:  # to a type checker any name would be right
+
+    def __getattr__(name: str) -> NoReturn:
+        from elufast._hints import missing
+
+        raise missing(name, in_from_import=sys._getframe(1).f_code.co_name == "_handle_fromlist")

@@ -262,6 +262,23 @@ def get_num_threads() -> int:
     return int(_entry.thread_limit())
 
 
+def get_include() -> str:
+    """Return the folder that holds ``elufast.h``, for C, C++ and Cython compilers.
+
+    Returns
+    -------
+    str
+        What to pass as ``include_dirs=[...]`` or ``-I``.
+
+    Examples
+    --------
+    >>> import os.path
+    >>> os.path.isfile(os.path.join(elufast.get_include(), "elufast.h"))
+    True
+    """
+    return os.path.dirname(os.path.abspath(__file__))
+
+
 def runtime_info() -> dict[str, Any]:
     """Return what was built and what was chosen at import.
 
@@ -312,5 +329,5 @@ def _default_num_threads() -> int:
 
 _entry.bind(_dispatch.loops, _runtime.cache_bytes(), _default_num_threads(), call)
 
-for _function in (set_num_threads, get_num_threads, runtime_info, show_runtime):
+for _function in (get_include, set_num_threads, get_num_threads, runtime_info, show_runtime):
     _function.__module__ = "elufast"

@@ -42,12 +42,14 @@ typedef struct {
 /* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717,
  * scale = 1.0507009873554804934193349852946 */
 static const elu_params_t ELU_SELU_PARAMS = {
-    .a_hi = 0x1.c212cc640f031p+0,
-    .a_lo = 0x1.05161b045a1f1p-56,
-    .s_hi = 0x1.0cfabd6a91132p+0,
-    .s_lo = 0x1.6fc7d272f2696p-55,
-    .inv_hi = 1,
-    .slope = 0x1.c212cc640f031p+0,
+    0x1.c212cc640f031p+0,
+    0x1.05161b045a1f1p-56, /* A */
+    0x1.0cfabd6a91132p+0,
+    0x1.6fc7d272f2696p-55, /* scale */
+    1,
+    0,
+    0,
+    0x1.c212cc640f031p+0,
 };
 
 static inline float elu_f32(uint32_t u) {
@@ -641,8 +643,12 @@ static inline double elu_from_output_f64(double grad, double y, elu_params_t s) 
     return grad * (y > 0 ? s.s_hi : d);
 }
 
-/* ---------------------------------------------------------------------------------------------------- loops */
+/* ---------------------------------------------------------------------------------------------- parameters, loops */
 
+typedef enum { ELUFAST_ELU, ELUFAST_SELU, ELUFAST_CELU } elu_family_t;
+typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT } elu_mode_t;
+
+/* x and grad (x again where a kernel takes none) in, out out; it may be one of them. */
 typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, elu_params_t s);
 
 /* Forward kernels; + ELU_BACKWARD, backward. ELU_ANY takes every alpha, and x / alpha. */
@@ -656,5 +662,45 @@ enum {
     ELU_FROM_OUTPUT = 2 * ELU_BACKWARD,
     ELU_KERNELS
 };
+
+/* Whether a function has a value for this alpha: from an output with alpha <= 0 the sign of x is not to be told. */
+static inline int elu_takes(elu_family_t family, elu_mode_t mode, double alpha) {
+    return fabs(alpha) <= DBL_MAX && (family != ELUFAST_CELU || alpha != 0) &&
+           (mode != ELU_DO_FROM_OUTPUT || alpha > 0);
+}
+
+/* Fills in the parameters for an alpha that elu_takes (SELU looks at none) and returns the kernel's number. */
+static inline int elu_prepare(elu_family_t family, elu_mode_t mode, double alpha, int single, elu_params_t *s) {
+    int op = ELU_SELU;
+    if (family == ELUFAST_SELU) {
+        *s = ELU_SELU_PARAMS;
+    } else {
+        elu_params_t p = {alpha, 0, 1, 0, 1, 0, 0, alpha};
+        op = alpha == 1 ? ELU_UNIT : ELU_ALPHA;
+        /* Beyond, the parts of a float's products are not normal numbers. */
+        if (single && op == ELU_ALPHA && !(fabs(alpha) >= 1e-12 && fabs(alpha) <= 1e12))
+            op = ELU_ANY;
+        if (family == ELUFAST_CELU && op != ELU_UNIT) {
+            op = alpha >= 1e-12 && alpha <= 1e12 ? ELU_CELU : ELU_ANY;
+            if (single &&
+                !(fabs(alpha) >= 1e-100 && fabs(alpha) <= 1e100)) /* the same floats, and x / alpha in range */
+                p.a_hi = alpha = copysign(fabs(alpha) < 1 ? 1e-100 : 1e100, alpha);
+            p.slope = 1;
+            p.inv_hi = 1 / alpha;
+            if (fabs(p.inv_hi) <= DBL_MAX)
+                p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
+            else
+                p.inv_hi = copysign(DBL_MAX, alpha);
+            if (alpha > 0)
+                p.low = (mode == ELU_DO_FORWARD ? -64 : -1530) / p.inv_hi;
+            else
+                p.low = (mode == ELU_DO_FORWARD ? 1200 : 1500) / p.inv_hi;
+        }
+        *s = p;
+    }
+    if (mode == ELU_DO_FROM_OUTPUT)
+        return ELU_FROM_OUTPUT;
+    return mode == ELU_DO_BACKWARD ? op + ELU_BACKWARD : op;
+}
 
 #endif

@@ -10,7 +10,20 @@ cdef extern from "_elu.h" nogil:
 
     const elu_params_t ELU_SELU_PARAMS
 
+    ctypedef enum Family "elu_family_t":
+        ELU "ELUFAST_ELU"
+        SELU "ELUFAST_SELU"
+        CELU "ELUFAST_CELU"
+
+    ctypedef enum Mode "elu_mode_t":
+        DO_FORWARD "ELU_DO_FORWARD"
+        DO_BACKWARD "ELU_DO_BACKWARD"
+        DO_FROM_OUTPUT "ELU_DO_FROM_OUTPUT"
+
     enum: ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_CELU, ELU_ANY, ELU_BACKWARD, ELU_FROM_OUTPUT, ELU_KERNELS
+
+    bint elu_takes(Family family, Mode mode, double alpha) noexcept
+    int elu_prepare(Family family, Mode mode, double alpha, bint single, elu_params_t* s) noexcept
 
     float elu_forward_unit_f32(float x, elu_params_t s) noexcept
     float elu_forward_alpha_f32(float x, elu_params_t s) noexcept
@@ -53,6 +66,10 @@ cdef extern from "_elu.h" nogil:
     const double ELU_LOW64
     double elu_low_celu_f64(elu_params_t s) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
+
+cdef extern from "elufast.h" nogil:
+    float elufast_one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept
+    double elufast_one_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept
 
 cdef extern from "_span.h" nogil:
     void elu_span(

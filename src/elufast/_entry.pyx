@@ -15,7 +15,7 @@ from cpython.pythread cimport (
 )
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX
-from libc.math cimport copysign, fabs, fma
+from libc.math cimport fabs
 from numpy cimport ndarray
 
 from elufast import _runtime
@@ -64,11 +64,6 @@ cnp.import_array()
 # The native dtypes, each an object of its own: a comparison of pointers tells both type and byte order.
 cdef cnp.PyArray_Descr* float32 = PyArray_DescrFromType(cnp.NPY_FLOAT32)
 cdef cnp.PyArray_Descr* float64 = PyArray_DescrFromType(cnp.NPY_FLOAT64)
-
-cdef enum Family:
-    ELU
-    SELU
-    CELU
 
 cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
@@ -139,35 +134,9 @@ cdef void judge(int op, bint single, ptrdiff_t n, double start):
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    cdef int op
-    if family == SELU:
-        s[0] = ELU_SELU_PARAMS
-        op = ELU_SELU
-    else:
-        s[0] = elu_params_t(
-            a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha
-        )
-        op = ELU_UNIT if alpha == 1 else ELU_ALPHA
-        # Beyond, the parts of a float's products are not normal numbers.
-        if single and op == ELU_ALPHA and not 1e-12 <= fabs(alpha) <= 1e12:
-            op = ELU_ANY
-        if family == CELU and op != ELU_UNIT:
-            op = ELU_CELU if 1e-12 <= alpha <= 1e12 else ELU_ANY
-            if single and not 1e-100 <= fabs(alpha) <= 1e100:  # the same floats, and x / alpha in range
-                s.a_hi = alpha = copysign(1e-100 if fabs(alpha) < 1 else 1e100, alpha)
-            s.slope = 1
-            s.inv_hi = 1 / alpha
-            if fabs(s.inv_hi) <= DBL_MAX:
-                s.inv_lo = fma(-alpha, s.inv_hi, 1) / alpha
-            else:
-                s.inv_hi = copysign(DBL_MAX, alpha)
-            if alpha > 0:
-                s.low = (-1530 if backward else -64) / s.inv_hi
-            else:
-                s.low = (1500 if backward else 1200) / s.inv_hi
-    if from_output:
-        return ELU_FROM_OUTPUT
-    return op + ELU_BACKWARD if backward else op
+    return elu_prepare(
+        family, DO_FROM_OUTPUT if from_output else DO_BACKWARD if backward else DO_FORWARD, alpha, single, s
+    )
 
 
 cdef int team(ptrdiff_t bytes, int asked):

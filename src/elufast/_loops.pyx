@@ -2,7 +2,7 @@
 
 Point function (``_elu.h``) -> kernel, a plain loop that the compiler vectorizes -> ``run``, which
 shares contiguous memoryviews out among threads. ``kernels`` hands the same kernels, by pointer, to
-``_entry``.
+``_entry``; ``scalars`` hands functions of one number to compiled callers.
 """
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
@@ -270,6 +270,17 @@ kernels_f64[:] = [
 ]
 
 kernels = (PyCapsule_New(kernels_f32, NULL, NULL), PyCapsule_New(kernels_f64, NULL, NULL))
+
+
+cdef float scalar_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
+    return elufast_one_f32(family, mode, grad, x, alpha)
+
+
+cdef double scalar_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
+    return elufast_one_f64(family, mode, grad, x, alpha)
+
+
+scalars = (PyCapsule_New(<void*> scalar_f32, NULL, NULL), PyCapsule_New(<void*> scalar_f64, NULL, NULL))
 
 
 cdef void share(

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 kernels: tuple[object, object]
+scalars: tuple[object, object]
 
 def run_f32(
     op: int,
