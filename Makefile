@@ -127,6 +127,9 @@ limits: .venv/ready ## times beside what limits them: multiply-add units, memory
 threads: .venv/ready ## the size from which a second thread pays
 	.venv/bin/python tools/threads.py
 
+processes: .venv/ready ## the tests of forks, pools and threads, 200 rounds each, and of real control groups
+	ELUFAST_ROUNDS=200 .venv/bin/python -m pytest tests/test_processes.py tests/test_threads.py tests/test_runtime.py
+
 peers: .venv-peers/ready ## time elufast beside the alternatives
 	.venv-peers/bin/python tools/peers.py
 
@@ -146,6 +149,5 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 clean: ## remove what the targets above made
 	rm -rf build dist $(DOCS_BUILT) .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint docs dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive accuracy \
-  limits threads peers \
-  bench bench-compare bench-html clean
+.PHONY: help demo test lint docs dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive \
+  accuracy limits threads processes peers torch-step bench bench-compare bench-html clean

@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 DTYPES = (np.float32, np.float64)
 LINUX = sys.platform == "linux"
+ROUNDS = int(os.environ.get("ELUFAST_ROUNDS", "10"))  # `make processes` sets it to 200
 
 mpmath.mp.dps = 50
 SELU_ALPHA = mpmath.mpf("1.6732632423543772848170429916717")

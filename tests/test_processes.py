@@ -1,7 +1,4 @@
-"""Processes: what a forked child does, and the pools of processes that Python programs use.
-
-ELUFAST_ROUNDS says how often the cheap cases are repeated: `make processes` sets it to 200.
-"""
+"""Processes: what a forked child does, and the pools of processes that Python programs use."""
 
 from __future__ import annotations
 
@@ -10,11 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from support import LINUX, run_python
+from support import LINUX, ROUNDS, run_python
 
 import elufast
 
-ROUNDS = int(os.environ.get("ELUFAST_ROUNDS", "10"))
 LIMIT = 60 + ROUNDS
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -59,8 +55,10 @@ def run(code: str, *arguments: str, **environment: str) -> None:
 @needs_fork
 def test_fork_after_parallel_work() -> None:
     run("""
+before = elufast.get_num_threads()
 for _ in range(rounds):
-    assert right() and ends_well(right)
+    assert right() and ends_well(lambda: right() and elufast.get_num_threads() == 1)
+assert elufast.get_num_threads() == before
 """)
 
 

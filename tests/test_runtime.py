@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import platform
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, LINUX, Op, bits, ops, run_python, sample, specials
+from support import DTYPES, LINUX, ROUNDS, Op, bits, ops, run_python, sample, specials
 
 import elufast
 from elufast import _runtime
@@ -209,3 +210,37 @@ elufast.elu(np.full(100_000, -1.0), num_threads=2)
 print(tiny * 1.0 > 0, (np.full(10, tiny) * np.ones(10) > 0).all(), -elufast.elu(-tiny) == tiny)
 """
     assert run_python(code).split() == ["True"] * 3
+
+
+@pytest.mark.skipif(ROUNDS < 200, reason="makes a control group: part of `make processes`")
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 1), (1.0, 1), (1.5, 1), (2.0, 2), (None, None)])
+def test_quota_of_a_real_cgroup(share: float | None, expected: int | None) -> None:
+    """In a group of its own, below the one of this process, of whichever version the system has."""
+    group = Path("/none")
+    for line in reversed(Path("/proc/self/cgroup").read_text().splitlines()):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            group = Path("/", V1 if controllers else V2, path.strip("/"))
+    group /= f"elufast-{os.getpid()}"
+    code = """
+import os, sys
+with open(sys.argv[1] + "/cgroup.procs", "w") as file:
+    file.write(str(os.getpid()))
+import elufast
+print(elufast.get_num_threads(), len(os.sched_getaffinity(0)))
+"""
+    try:
+        group.mkdir()
+        try:
+            if share is not None:
+                quota = str(int(share * 100_000))
+                if (group / "cpu.max").exists():
+                    (group / "cpu.max").write_text(f"{quota} 100000")
+                else:
+                    (group / "cpu.cfs_quota_us").write_text(quota)
+            threads, available = map(int, run_python(code, str(group), OMP_NUM_THREADS="").split())
+        finally:
+            group.rmdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    assert threads == min(available, expected or available)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import LINUX, bits, ops, run_python, sample
+from support import LINUX, ROUNDS, bits, ops, run_python, sample
 
 import elufast
 
@@ -480,8 +480,8 @@ def last():
     print((elufast.elu(x[view], num_threads=2) == expected).all())
 time.sleep(float(sys.argv[2]))
 """
-    for k in range(5):
-        assert run_python(INTERRUPT + code, layout, str(0.01 * k)).strip() == "True"
+    for k in range(ROUNDS // 2):
+        assert run_python(INTERRUPT + code, layout, str(0.01 * (k % 10))).strip() == "True"
 
 
 def test_second_interpreter() -> None:

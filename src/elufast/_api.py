@@ -251,8 +251,8 @@ def get_num_threads() -> int:
     -------
     int
         What `set_num_threads` set; at first OMP_NUM_THREADS, or the CPUs that the affinity mask and
-        the cgroup quota leave to this process. Less where threadpoolctl limits OpenMP; 1 in a build
-        without OpenMP.
+        the cgroup quota leave to this process. Less where threadpoolctl limits OpenMP; 1 in a forked
+        process, whose parent had loaded OpenMP, and in a build without OpenMP.
 
     Examples
     --------

@@ -112,10 +112,18 @@ def limit_threads(int num_threads):
     team_limit = num_threads
 
 
-def thread_limit() -> int:
-    """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl)."""
+cdef inline bint forked():
+    return elu_forked or os.getpid() != home
+
+
+cdef int limit():
     cdef int now = omp_get_max_threads(), most = min(team_limit, omp_get_thread_limit())
     return min(most, now) if now < openmp_default or not ELU_OPENMP else most
+
+
+def thread_limit() -> int:
+    """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl), 1 after a fork."""
+    return 1 if forked() else limit()
 
 
 cdef void judge(int op, bint single, ptrdiff_t n, double start):
@@ -144,13 +152,11 @@ cdef int team(ptrdiff_t bytes, int asked):
     cdef int most
     if bytes < 2 * PER_THREAD or asked == 1 or omp_in_parallel():
         return 1
-    most = thread_limit() if asked == 0 else asked
+    most = limit() if asked == 0 else asked
     if asked and omp_get_max_threads() < openmp_default:
         most = min(most, omp_get_max_threads())
     most = <int> min(<ptrdiff_t> most, bytes // PER_THREAD)
-    if most > 1 and (
-        omp_get_wtime() < resting_until or elu_forked or os.getpid() != home
-    ):
+    if most > 1 and (omp_get_wtime() < resting_until or forked()):
         return 1
     return min(most, MAX_TEAM)
 
