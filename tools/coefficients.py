@@ -283,8 +283,7 @@ def constants() -> tuple[Constant, ...]:
         ),
         Constant(
             "elu_prepare",
-            tuple(mp.mpf(limit) for limit in (12, 12, 100, 100))
-            + (below(92), mp.mpf(-1530), mp.mpf(1200), mp.mpf(1500)),
+            tuple(mp.mpf(limit) for limit in (12, 12, 100, 100, -64, -1530, 1200, 1500)),
             53,
             "powers of ten between which alpha is ordinary; where x / alpha is clamped: as above, or beyond overflow",
         ),
