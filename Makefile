@@ -25,7 +25,7 @@ TORCH ?= torch==2.13.0
 
 # Not editable: what is tested is what a user gets, stubs and all.
 .venv/ready: $(SOURCES)
-	$(call install,--group test .[examples,cli,zarr])
+	$(call install,--group test .[examples])
 	@$(call install_torch,: the tests against PyTorch are skipped)
 
 .venv-demo/ready: $(SOURCES)
