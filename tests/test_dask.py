@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -215,6 +217,7 @@ def client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with (
+        mock.patch.dict(os.environ),  # where distributed leaves OMP_NUM_THREADS=1, for later tests to find
         dask.config.set({"distributed.scheduler.work-stealing": False}),
         distributed.LocalCluster(**options) as cluster,
         distributed.Client(cluster) as client,
