@@ -27,8 +27,11 @@ extensions = [
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store"]
 nitpicky = True
 # No inventory of another project is read: a build needs no network. Private names have no page.
-OTHERS = "dask distributed joblib keras matplotlib np numba numpy pandas pd sklearn torch xarray xr zarr".split()
-nitpick_ignore_regex = [("py:.*", rf"_.*|({'|'.join(OTHERS)})(\..*)?")]
+nitpick_ignore_regex = [
+    ("py:.*", r"_.*"),
+    ("py:.*", r"(dask|distributed|joblib|keras|matplotlib|np|numba|numpy|pandas|pd)(\..*)?"),
+    ("py:.*", r"(sklearn|torch|xarray|xr|zarr)(\..*)?"),
+]
 default_role = "py:obj"  # what single backticks mean in a numpydoc docstring
 
 highlight_language = "none"  # of a block that names no language
