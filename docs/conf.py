@@ -27,7 +27,11 @@ extensions = [
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store"]
 nitpicky = True
 # No inventory of another project is read: a build needs no network. Private names have no page.
-nitpick_ignore_regex = [("py:.*", r"_.*|(dask|matplotlib|np|numba|numpy|pandas|pd|torch|xarray|xr)(\..*)?")]
+nitpick_ignore_regex = [
+    ("py:.*", r"_.*"),
+    ("py:.*", r"(dask|distributed|joblib|keras|matplotlib|np|numba|numpy|pandas|pd)(\..*)?"),
+    ("py:.*", r"(sklearn|torch|xarray|xr|zarr)(\..*)?"),
+]
 default_role = "py:obj"  # what single backticks mean in a numpydoc docstring
 
 highlight_language = "none"  # of a block that names no language
@@ -60,6 +64,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"__init__\.py" if find_spec("torch") else r"__init__\.py|pytorch_.*\.py",
+    "default_thumb_file": str(HERE / "images" / "elu.png"),
     "doc_module": ("elufast",),
     "reference_url": {"elufast": None},
     "download_all_examples": False,
