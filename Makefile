@@ -91,6 +91,9 @@ threads: .venv/ready ## the size from which a second thread pays
 peers: .venv-peers/ready ## time elufast beside the alternatives
 	.venv-peers/bin/python tools/peers.py
 
+torch-step: .venv-peers/ready ## time PyTorch models with PyTorch's activations and with elufast's
+	.venv-peers/bin/python tools/torch_step.py
+
 BENCH ?= .
 bench: .venv-bench/ready ## asv: benchmark the current commit; BENCH=<regex> picks benchmarks
 	.venv-bench/bin/asv machine --yes >/dev/null
@@ -108,4 +111,4 @@ clean: ## remove what the targets above made
 	rm -rf build dist .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help demo test lint dist vectorized instructions instructions-record exhaustive accuracy limits threads peers \
-  bench bench-compare bench-html clean
+  torch-step bench bench-compare bench-html clean
