@@ -133,7 +133,7 @@ processes: .venv/ready ## the tests of forks, pools and threads, 200 rounds each
 peers: .venv-peers/ready ## time elufast beside the alternatives
 	.venv-peers/bin/python tools/peers.py
 
-torch-step: .venv-peers/ready ## time training steps and inference with PyTorch's activations and with elufast's
+torch-step: .venv-peers/ready ## time PyTorch models with PyTorch's activations and with elufast's
 	.venv-peers/bin/python tools/torch_step.py
 
 BENCH ?= .

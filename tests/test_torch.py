@@ -444,37 +444,41 @@ def test_compile() -> None:
     swapped = copy.deepcopy(model)
     swapped.zero_grad()
     assert elufast.torch.replace_activations(swapped) == 3
-    compiled = torch.compile(swapped, fullgraph=True, backend="aot_eager")
-    close(compiled(x), model(x))
-    compiled(x).sum().backward()
+    fast = torch.compile(swapped, fullgraph=True, backend="aot_eager")
+    close(fast(x), model(x))
+    fast(x).sum().backward()
     for p, g in zip(swapped.parameters(), expected, strict=True):
         close(p.grad, 1 * g)
     with torch.no_grad():
-        close(compiled(x), model(x))
+        close(fast(x), model(x))
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_compile_to_code() -> None:
     """With inductor, the default backend, which needs a C++ compiler."""
-    compiled = torch.compile(lambda x: 2 * elufast.torch.elu(x + 1), fullgraph=True)
+    fast = torch.compile(lambda x: 2 * elufast.torch.elu(x + 1), fullgraph=True)
     leaf = double(2000).requires_grad_()
-    y = compiled(leaf)
+    y = fast(leaf)
     y.sum().backward()
     x = leaf.detach().numpy() + 1
     assert bits(y.detach()) == bits(2 * elufast.elu(x))
     assert bits(leaf.grad) == bits(elufast.elu_backward(np.full(2000, 2.0), x))
 
 
-def test_compiled_graph_holds_the_operators() -> None:
+def compiled(function: Any, x: Any) -> tuple[Any, Any]:
+    """The result of the compiled function, and the graph that its backend gets."""
     graphs = []
 
-    def record(graph_module: Any, _: Any) -> Any:
+    def backend(graph_module: Any, _: Any) -> Any:
         graphs.append(graph_module.graph)
         return graph_module
 
-    x = torch.ones(3)
-    torch.compile(lambda x: elufast.torch.elu(x, 0.5) + 1, fullgraph=True, backend=record)(x)
-    assert FORWARD in targets(graphs[0])
+    return torch.compile(function, fullgraph=True, backend=backend)(x), graphs[-1]
+
+
+def test_compiled_graph_holds_the_operators() -> None:
+    _, graph = compiled(lambda x: elufast.torch.elu(x, 0.5) + 1, torch.ones(3))
+    assert FORWARD in targets(graph)
 
 
 @by_name
@@ -484,9 +488,9 @@ def test_compile_in_place(name: str) -> None:
         ours(name, 0.7)(y, inplace=True)
         return y * y
 
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    fast = torch.compile(f, fullgraph=True, backend="aot_eager")
     leaf, other = (double(5).requires_grad_() for _ in range(2))
-    compiled(leaf).sum().backward()
+    fast(leaf).sum().backward()
     f(other).sum().backward()
     close(leaf.grad, other.grad)
     argument = double(5)
@@ -495,10 +499,10 @@ def test_compile_in_place(name: str) -> None:
 
 
 def test_compile_any_shape() -> None:
-    compiled = torch.compile(elufast.torch.elu, fullgraph=True, dynamic=True, backend="aot_eager")
+    fast = torch.compile(elufast.torch.elu, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((3,), (4, 5), (7, 2)):
         x = double(*shape)
-        assert bits(compiled(x)) == bits(elufast.elu(x.numpy()))
+        assert bits(fast(x)) == bits(elufast.elu(x.numpy()))
 
 
 @pytest.mark.parametrize("transform", ["vmap", "grad", "vmap of grad", "jvp", "hessian"])
@@ -509,9 +513,9 @@ def test_compile_of_a_transform(transform: str) -> None:
 
 
 def test_transform_of_a_compiled_function() -> None:
-    compiled = torch.compile(ours("elu", 0.7), backend="aot_eager")
+    fast = torch.compile(ours("elu", 0.7), backend="aot_eager")
     x = double(4)
-    close(grad(cube(compiled))(x), grad(cube(theirs("elu", 0.7)))(x))
+    close(grad(cube(fast))(x), grad(cube(theirs("elu", 0.7)))(x))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -620,7 +624,7 @@ def test_other_devices_and_layouts_are_left_to_pytorch() -> None:
         elufast.torch.elu(np.ones(3))
 
 
-def test_subclasses_are_left_to_pytorch() -> None:
+def test_subclasses_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     class Named(torch.Tensor):
         pass
 
@@ -628,9 +632,12 @@ def test_subclasses_are_left_to_pytorch() -> None:
     y = elufast.torch.elu(x)
     assert type(y) is Named
     assert torch.equal(y.as_subclass(torch.Tensor), F.elu(double(3)))
-    compiled = torch.compile(elufast.torch.elu, fullgraph=True, backend="aot_eager")
+    # As DTensor: it defines operators, and no functions.
+    monkeypatch.setattr(TwoTensor, "__torch_function__", torch._C._disabled_torch_function_impl)
     wrapper = TwoTensor(double(3), double(3))
-    assert type(elufast.torch.elu(wrapper)) is type(compiled(wrapper)) is TwoTensor
+    y, graph = compiled(elufast.torch.elu, wrapper)
+    assert type(elufast.torch.elu(wrapper)) is type(y) is TwoTensor
+    assert FORWARD not in targets(graph)
     assert bits(elufast.torch.elu(nn.Parameter(double(3))).detach()) == bits(elufast.elu(double(3).numpy()))
 
 
@@ -726,17 +733,12 @@ def test_replace_activations_in_an_activation() -> None:
 
 def test_swapped_after_compiling() -> None:
     model, x = nn.Sequential(nn.Linear(4, 4), nn.ELU(0.7)).double(), double(2, 4)
-    graphs = []
-
-    def record(graph_module: Any, _: Any) -> Any:
-        graphs.append(graph_module.graph)
-        return graph_module
-
-    compiled = torch.compile(model, backend=record)
-    expected = compiled(x)
-    assert elufast.torch.replace_activations(compiled) == 1
-    close(compiled(x), expected)
-    assert FORWARD in targets(graphs[-1])
+    expected, graph = compiled(model, x)
+    assert FORWARD not in targets(graph)
+    assert elufast.torch.replace_activations(model) == 1
+    got, graph = compiled(model, x)
+    close(got, expected)
+    assert FORWARD in targets(graph)
 
 
 def test_a_model_trains_alike() -> None:

@@ -237,7 +237,7 @@ def _stands_in(x: Any) -> bool:
     return (
         isinstance(x, Tensor)
         and (_plain(x) or type(x).__torch_function__ is torch._C._disabled_torch_function_impl)
-        and not hasattr(x, "__tensor_flatten__")
+        and not hasattr(type(x), "__tensor_flatten__")
         and not (torch.compiler.is_compiling() and _transformed())
         and not torch.onnx.is_in_onnx_export()
     )
