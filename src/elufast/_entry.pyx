@@ -36,6 +36,11 @@ cdef extern from *:
     double omp_get_wtime() nogil
     const bint ELU_OPENMP
 
+# As NumPy's own declaration from 2.2 on; the earlier one does not compile.
+cdef extern from "numpy/arrayobject.h":
+    ctypedef int (*IterNext "NpyIter_IterNextFunc *")(cnp.NpyIter*) noexcept nogil
+    IterNext NpyIter_GetIterNext(cnp.NpyIter*, char**) except NULL
+
 cnp.import_array()
 
 cdef enum Family:
@@ -188,7 +193,7 @@ cdef inline ndarray flat(ndarray a):
 
 cdef struct Walk:
     cnp.NpyIter* it
-    cnp.NpyIter_IterNextFunc next
+    IterNext next
     char** data
     cnp.npy_intp* size
     bint empty
@@ -244,7 +249,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
                 cnp.NpyIter_ResetToIterIndexRange(
                     it, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
                 )
-                walks[i].next = cnp.NpyIter_GetIterNext(it, NULL)
+                walks[i].next = NpyIter_GetIterNext(it, NULL)
                 walks[i].data = cnp.NpyIter_GetDataPtrArray(it)
                 walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(it)
                 walks[i].empty = False
