@@ -66,7 +66,8 @@ aarch64() {
     cp build/bits-v3.txt tools/bits-v3.txt # what is copied to the other side leaves build out
     trap 'rm -f tools/bits-v3.txt' EXIT
     EMUL_EXTRAS=test-core "$emulate/aarch64-test.sh" . bash -ec "python3 tools/bits.py --inputs $inputs --against tools/bits-v3.txt
-        ${quick:+exit}; python3 -m pytest -q -p no:cacheprovider ${SLOW[*]}"
+        ${quick:+exit}
+        python3 -m pytest -q -p no:cacheprovider ${SLOW[*]}"
 }
 
 avx512() {

@@ -59,6 +59,11 @@ cdef extern from "numpy/arrayobject.h":
     cnp.PyArray_Descr* descr "PyArray_DESCR"(ndarray a) noexcept
     cnp.PyArray_Descr* PyArray_DescrFromType(int typenum)
 
+# As NumPy's own declaration from 2.2 on; the earlier one does not compile.
+cdef extern from "numpy/arrayobject.h":
+    ctypedef int (*IterNext "NpyIter_IterNextFunc *")(cnp.NpyIter*) noexcept nogil
+    IterNext NpyIter_GetIterNext(cnp.NpyIter*, char**) except NULL
+
 cnp.import_array()
 
 # The native dtypes, each an object of its own: a comparison of pointers tells both type and byte order.
@@ -197,7 +202,7 @@ cdef inline ndarray flat(ndarray a):
 
 cdef struct Walk:
     cnp.NpyIter* it
-    cnp.NpyIter_IterNextFunc next
+    IterNext next
     char** data
     cnp.npy_intp* size
     bint empty
@@ -255,7 +260,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 cnp.NpyIter_ResetToIterIndexRange(
                     part, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
                 )
-                walks[i].next = cnp.NpyIter_GetIterNext(part, NULL)
+                walks[i].next = NpyIter_GetIterNext(part, NULL)
                 walks[i].data = cnp.NpyIter_GetDataPtrArray(part)
                 walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(part)
                 walks[i].empty = False
