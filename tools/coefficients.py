@@ -269,6 +269,25 @@ def constants() -> tuple[Constant, ...]:
             0,
             "2^n * DBL_MAX * 1e30 is less than half the smallest double",
         ),
+        Constant("elu_prepare", (rounded(mp.mpf("1e12"), 53),), 53, "2^-40 times its inverse is normal as a float"),
+        Constant(
+            "elu_prepare",
+            2 * (between(two**153, rounded(mp.mpf("1e100"), 53), two ** (1024 - 128)),),
+            53,
+            "CELU of any float x: x / alpha is below half an ulp of 1, or finite for the inverse",
+        ),
+        Constant(
+            "elu_prepare",
+            (
+                between(1025 * LN2, 712, 1077 * LN2),
+                between(lowest, -64, below(60)),
+                between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),
+                between((1024 + 1074) * LN2, 1500, 3 * highest - 200 * LN2),
+                *2 * (mp.floor(2 * highest),),
+            ),
+            0,
+            "alpha expm1 is infinite; as elu_expm1_64 and elu_far_64; any grad 2^n is infinite; the largest 2^(n/2)",
+        ),
     )
 
 
@@ -292,7 +311,7 @@ def derived() -> Iterator[tuple[str, list[float], str]]:
         yield c.owner, [float(v) for v in c.values], f"{c.owner:30} {', '.join(texts):26} /* {c.meaning} */"
 
 
-NUMBER = re.compile(r"(?<![\w.])(?:<< ?\d+|0x[\da-f.]+p[+-]?\d+|0x[\da-f]{8,16}u|\d+\.?\d*)(?=f?\b)")
+NUMBER = re.compile(r"(?<![\w.])(?:<< ?\d+|0x[\da-f.]+p[+-]?\d+|0x[\da-f]{8,16}u|\d+\.?\d*(?:e[+-]?\d+)?)(?=f?\b)")
 OWNER = re.compile(r"#define (\w+)|static inline [\w ]+?\*?(elu_\w+)\(|static const \w+ (\w+) =|^ +(\.\w+) =")
 
 
