@@ -3,6 +3,7 @@ of the arrays."""
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import importlib.metadata
 import os
@@ -112,11 +113,11 @@ def test_c_of_the_howto() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("standard", ["c++17", "c++20"])
-def test_header_is_cplusplus(standard: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("standard", [["-std=c++17"], ["-std=c++20", "-pedantic"]], ids=" ".join)
+def test_header_is_cplusplus(standard: list[str], tmp_path: Path) -> None:
     source = tmp_path / "caller.cpp"
     source.write_text("#include <elufast.h>\nint main() { return elufast_elu_f32(0, 1) != 0; }\n")
-    flags = [f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror", *FLAGS["v3" if X86 else "base"]]
+    flags = [*standard, "-Wall", "-Wextra", "-Werror", *FLAGS["v3" if X86 else "base"]]
     done = run(*compiler("CXX"), *flags, "-fsyntax-only", f"-I{elufast.get_include()}", source)
     assert done.returncode == 0, done.stderr
 
@@ -252,6 +253,13 @@ def njit() -> Callable[..., Any]:
 def test_numba_entry_point() -> None:
     points = importlib.metadata.entry_points(group="numba_extensions", name="init")
     assert "elufast.numba:_init" in [point.value for point in points]
+
+
+def test_numba_docstring(njit: Callable[..., Any]) -> None:
+    text = importlib.import_module("elufast.numba").__doc__ or ""
+    test = doctest.DocTestParser().get_doctest(text, {"elufast": elufast, "np": np}, "elufast.numba", None, 0)
+    result = doctest.DocTestRunner().run(test)
+    assert (result.attempted, result.failed) == (3, 0)
 
 
 @pytest.fixture(scope="module")

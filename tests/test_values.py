@@ -105,6 +105,14 @@ def test_alpha_beyond_the_bounds(alpha: float, dtype: Any, level: str) -> None:
         assert ((np.signbit(y) == negative) | (y == 0)).all()
 
 
+@pytest.mark.parametrize("alpha", [-3e-308, -1e-300, -1e-30, -0.7, -1e30, -1e300])
+def test_celu_grows_to_the_largest_number(alpha: float, level: str) -> None:
+    """With alpha < 0 the result grows with exp(x / alpha), here over all of the range of the exponents."""
+    x = np.append(alpha * np.linspace(1.0, min(1480.0, 1e308 / -alpha), 300), -np.finfo(np.float64).max)
+    op = Op("celu", alpha, "forward")
+    assert_close(op, op(x), x, x, BOUND)
+
+
 @pytest.mark.parametrize("name", ["elu", "celu"])
 def test_alpha_is_not_rounded_to_the_dtype(name: str, level: str) -> None:
     """float32(0.1) is half an ulp from 0.1: a result that used it would show."""

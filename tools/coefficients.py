@@ -208,13 +208,13 @@ def constants() -> tuple[Constant, ...]:
     assert (
         two**-40 * mp.exp(-40) * mp.mpf("1e-12") > two**-149 and two**-200 * mp.exp(-300) * mp.mpf("1e-30") > two**-1022
     )
+    params = "ELU_SELU_PARAMS"
     return (
-        Constant(
-            "ELU_SELU_PARAMS",
-            (a_hi, a_lo, s_hi, s_lo, a_hi),
-            53,
-            "scale * alpha and scale, each with what it lacks, and the slope; Klambauer et al. 2017, equation 14",
-        ),
+        Constant(f"{params}.a_hi", (a_hi,), 53, "scale * alpha, Klambauer et al. 2017, equation 14"),
+        Constant(f"{params}.a_lo", (a_lo,), 53, "what a_hi lacks"),
+        Constant(f"{params}.s_hi", (s_hi,), 53, "scale"),
+        Constant(f"{params}.s_lo", (s_lo,), 53, "what s_hi lacks"),
+        Constant(f"{params}.slope", (a_hi,), 53, "scale * alpha"),
         Constant("ELU_ROUND32", (1.5 * two**23,), 24, "the ulp is 1"),
         Constant("ELU_ROUND64", (1.5 * two**52,), 53, "the ulp is 1"),
         Constant("ELU_LOG2E", (rounded(1 / LN2, 53),), 53, "1 / ln2"),
@@ -281,11 +281,24 @@ def constants() -> tuple[Constant, ...]:
             0,
             "2^n * DBL_MAX * 1e30 is less than half the smallest double",
         ),
+        Constant("elu_prepare", 2 * (rounded(mp.mpf("1e12"), 53),), 53, "2^-40 times its inverse is normal as a float"),
         Constant(
             "elu_prepare",
-            tuple(mp.mpf(limit) for limit in (12, 12, 100, 100, -64, -1530, 1200, 1500)),
+            2 * (between(two**153, rounded(mp.mpf("1e100"), 53), two ** (1024 - 128)),),
             53,
-            "powers of ten between which alpha is ordinary; where x / alpha is clamped: as above, or beyond overflow",
+            "CELU of any float x: x / alpha is below half an ulp of 1, or finite for the inverse",
+        ),
+        Constant(
+            "elu_prepare",
+            (
+                between(1025 * LN2, 712, 1077 * LN2),
+                between(lowest, -64, below(60)),
+                between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),
+                between((1024 + 1074) * LN2, 1500, 3 * highest - 200 * LN2),
+                *2 * (mp.floor(2 * highest),),
+            ),
+            0,
+            "alpha expm1 is infinite; as elu_expm1_64 and elu_far_64; any grad 2^n is infinite; the largest 2^(n/2)",
         ),
     )
 
@@ -310,7 +323,7 @@ def derived() -> Iterator[tuple[str, list[float], str]]:
         yield c.owner, [float(v) for v in c.values], f"{c.owner:30} {', '.join(texts):26} /* {c.meaning} */"
 
 
-NUMBER = re.compile(r"(?<![\w.])(?:<< ?\d+|0x[\da-f.]+p[+-]?\d+|0x[\da-f]{8,16}u|\d+\.?\d*)(?=f?\b)")
+NUMBER = re.compile(r"(?<![\w.])(?:<< ?\d+|0x[\da-f.]+p[+-]?\d+|0x[\da-f]{8,16}u|\d+\.?\d*(?:e[+-]?\d+)?)(?=f?\b)")
 OWNER = re.compile(r"#define (\w+)|static inline [\w ]+?\*?(elu_\w+)\(|static const \w+ (\w+) =|^ +(\.\w+) =")
 
 

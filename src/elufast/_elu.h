@@ -42,14 +42,14 @@ typedef struct {
 /* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717,
  * scale = 1.0507009873554804934193349852946 */
 static const elu_params_t ELU_SELU_PARAMS = {
-    0x1.c212cc640f031p+0,
-    0x1.05161b045a1f1p-56, /* A */
-    0x1.0cfabd6a91132p+0,
-    0x1.6fc7d272f2696p-55, /* scale */
-    1,
-    0,
-    0,
-    0x1.c212cc640f031p+0,
+    .a_hi = 0x1.c212cc640f031p+0,
+    .a_lo = 0x1.05161b045a1f1p-56,
+    .s_hi = 0x1.0cfabd6a91132p+0,
+    .s_lo = 0x1.6fc7d272f2696p-55,
+    .inv_hi = 1,
+    .inv_lo = 0,
+    .low = 0,
+    .slope = 0x1.c212cc640f031p+0,
 };
 
 static inline float elu_f32(uint32_t u) {
@@ -691,10 +691,11 @@ static inline int elu_prepare(elu_family_t family, elu_mode_t mode, double alpha
                 p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
             else
                 p.inv_hi = copysign(DBL_MAX, alpha);
+            double top = 712 - log(fabs(alpha)); /* alpha expm1(top) has overflowed; 2^(top / ln2 / 2) must not */
             if (alpha > 0)
                 p.low = (mode == ELU_DO_FORWARD ? -64 : -1530) / p.inv_hi;
             else
-                p.low = (mode == ELU_DO_FORWARD ? 1200 : 1500) / p.inv_hi;
+                p.low = (mode != ELU_DO_FORWARD ? 1500 : top < 1418 ? top : 1418) / p.inv_hi;
         }
         *s = p;
     }

@@ -2,9 +2,9 @@
  *
  *     cc -std=c11 -O3 -ffp-contract=off -I"$(python -c 'import elufast; print(elufast.get_include())')" caller.c -lm
  *
- * C11 or C++17. All is inline: there is nothing to link but the mathematical library, and no Python at run time. With
- * -O3 -fno-math-errno -fno-trapping-math clang vectorizes a plain loop over these functions, and GCC most loops in which
- * alpha is a constant.
+ * C11 or C++20; GCC and clang take it in C++17 too. All is inline: there is nothing to link but the mathematical
+ * library, and no Python at run time. With -O3 -fno-math-errno -fno-trapping-math clang vectorizes a plain loop over
+ * these functions, and GCC most loops in which alpha is a constant.
  *
  * Values. Errors are at most 1.0 ulp forward and for the derivative, 1.5 ulp for grad times the derivative. With fused
  * multiply-add (x86-64: -mfma or -march=native; aarch64 always) the bits are those of the package's arrays, which use
