@@ -93,16 +93,29 @@ def test_extreme_alpha(alpha: float, dtype: Any, level: str) -> None:
 
 
 @by_dtype
-@pytest.mark.parametrize("alpha", [1e300, 1e-320])
-def test_alpha_beyond_the_bounds(alpha: float, dtype: Any, level: str) -> None:
-    """The bounds end at 1e-30 and 1e30: what lies beyond is no NaN and has the right sign."""
-    x = finite(dtype, 160, seed=5)
-    for op in ops("forward", "backward", alphas=(alpha,)):
-        with np.errstate(over="ignore"):
-            y = op(x, np.ones_like(x))
-        assert not np.isnan(y).any()
-        negative = np.signbit(x) if not op.backward else np.zeros(x.shape, bool)
-        assert ((np.signbit(y) == negative) | (y == 0)).all()
+@pytest.mark.parametrize("alpha", [1e300, -1e300, 1e-300, -1e-300, 1e-320, np.finfo(np.float64).max, 5e-324])
+def test_alpha_at_the_ends_of_float64(alpha: float, dtype: Any, level: str) -> None:
+    """Neither alpha nor 1 / alpha nor a product with them may leave the range before the result does."""
+    info = np.finfo(dtype)
+    points = [-5e-324, -1e-310, -0.45, -1.0, -50.0, -299.0, -301.0, -700.0, -745.0, -760.0, -1450.0, -1e200]
+    x = np.array([*(max(p, float(info.min)) for p in points), -float(info.smallest_subnormal)], dtype)
+    for grad in (1.0, -1e-30, float(info.max), float(info.smallest_subnormal)):
+        g = np.full_like(x, grad)
+        for op in ops("backward", alphas=(alpha,)) + (ops("forward", alphas=(alpha,)) if grad == 1 else []):
+            with np.errstate(over="ignore"):
+                assert_close(op, op(x, g), x, g, BOUND_GRAD if op.backward else BOUND)
+
+
+@pytest.mark.parametrize("alpha", [1e-40, 1e-30, 1e38, 1e40, 1e300])
+def test_float32_from_output_with_an_alpha_that_is_no_float32(alpha: float, level: str) -> None:
+    y = np.array([0.0, -0.0, -1e-45, -1e-41, -1.0, -1e30, 1.0], np.float32)
+    y = y[y.astype(np.float64) >= -alpha]
+    for family in ("elu", "celu"):
+        op = Op(family, alpha, "from_output")
+        for grad in (1.0, 1e-45, -1e-38):
+            g = np.full_like(y, grad)
+            with np.errstate(over="ignore"):
+                assert_close(op, op(y, g), y, g, BOUND_GRAD, floor=abs(grad) if family == "celu" else 0)
 
 
 @pytest.mark.parametrize("name", ["elu", "celu"])

@@ -44,8 +44,8 @@ KINDS = (
     *("forward_unit", "forward_alpha", "forward_selu", "forward_any"),
     *("moderate_unit", "moderate_alpha", "moderate_selu", "backward_any", "from_output"),
 )
-# in the order of elu_params_t: a, s and inv as hi and lo; low; slope
-PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5)
+# in the order of elu_params_t: a, s and inv as hi and lo; low; slope; far and exponent
+PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5, 1.5, 0.0)
 FLOORS = r"""
 #include <emmintrin.h>
 #include "_elu.h"

@@ -35,8 +35,10 @@ typedef struct {
     double a_hi, a_lo;     /* A = scale * alpha */
     double s_hi, s_lo;     /* scale; s_lo >= 0, so that an infinite x stays one in s_hi x + s_lo x */
     double inv_hi, inv_lo; /* 1 / alpha for CELU, else 1 */
-    double low;            /* CELU clamps x here: beyond it each result is saturated, 0, or overflows (alpha < 0) */
+    double low;            /* CELU clamps x here: beyond it each result is saturated, 0, or overflows (alpha < 0);
+                              ELU' and SELU' in double: up to here x is extreme, infinite for an extreme A */
     double slope;          /* f'(0) from below: A, for CELU 1 */
+    double far, exponent;  /* a_hi = far 2^exponent, with an ordinary far; for CELU in double, inv is 1 / (far alpha) */
 } elu_params_t;
 
 /* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717,
@@ -47,7 +49,9 @@ static const elu_params_t ELU_SELU_PARAMS = {
     .s_hi = 0x1.0cfabd6a91132p+0,
     .s_lo = 0x1.6fc7d272f2696p-55,
     .inv_hi = 1,
+    .low = -300,
     .slope = 0x1.c212cc640f031p+0,
+    .far = 0x1.c212cc640f031p+0,
 };
 
 static inline float elu_f32(uint32_t u) {
@@ -400,7 +404,7 @@ static inline double elu_forward_selu_f64(double x, elu_params_t s) {
 
 /* x / alpha = hi + lo */
 static inline elu_sum_t elu_divided(double x, elu_params_t s) {
-    elu_sum_t v = {elu_clamp(x, s.low), 0}, z;
+    elu_sum_t v = {elu_clamp(x, s.low) * s.far, 0}, z;
     z = elu_times(s.inv_hi, s.inv_lo, v);
     v.hi = z.hi + z.lo;
     v.lo = z.lo - (v.hi - z.hi);
@@ -424,14 +428,14 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) {
     return x < 0 ? y : x;
 }
 
-/* As for float: moderate unless x <= -300 or 0 < |grad| < 2^-200. */
-static inline uint64_t elu_extreme_f64(double x, double grad) {
+/* As for float: moderate unless x <= -300, 0 < |grad| < 2^-200 or A is. */
+static inline uint64_t elu_extreme_f64(double x, double grad, elu_params_t s) {
     double g = fabs(grad);
-    return elu_u64(x <= -300 ? 1.0 : 0.0) | elu_u64(g < 0x1p-200 ? g : 0.0);
+    return elu_u64(x <= s.low ? 1.0 : 0.0) | elu_u64(g < 0x1p-200 ? g : 0.0);
 }
 
-static inline double elu_choose_f64(double x, double grad, double moderate, double extreme) {
-    double g = fabs(grad), y = x <= -300 ? extreme : moderate;
+static inline double elu_choose_f64(double x, double grad, double moderate, double extreme, double low) {
+    double g = fabs(grad), y = x <= low ? extreme : moderate;
     g = g == 0 ? 1 : g;
     return g < 0x1p-200 ? extreme : y;
 }
@@ -497,28 +501,30 @@ static inline double elu_moderate_selu_f64(double grad, double x, elu_params_t s
     return x > 0 ? up : y;
 }
 
-/* At -1530 2^n is 2^-2207: times the largest grad and alpha less than half the smallest subnormal. */
-static inline double elu_far_64(double grad, double x, elu_params_t s) {
-    elu_exp_t e = elu_exp_64(elu_clamp(x, -1530), 0);
+/* At -2300 2^n is 2^-3318: times the largest grad and alpha less than half the smallest subnormal. So is 2^-2300 times
+ * the largest grad: the exponent of an extreme alpha is added to n, and the sum clamped. */
+static inline double elu_far_64(double grad, double x, elu_params_t s, int any_alpha) {
+    elu_exp_t e = elu_exp_64(elu_clamp(x, any_alpha ? -2300 : -1530), 0);
     elu_sum_t scale = {s.s_hi, s.s_lo};
-    e.e = elu_times(s.a_hi, s.a_lo, e.e);
+    e.e = elu_times(any_alpha ? s.far : s.a_hi, s.a_lo, e.e);
+    if (any_alpha) e.t = elu_clamp(e.t + s.exponent, ELU_ROUND64 - 2300);
     double y = elu_grad_times(grad, e), up = elu_product(grad, scale);
     return x > 0 ? up : y;
 }
 
 static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s, 0);
+    return elu_choose_f64(x, grad, y, far, -300);
 }
 
 static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s, 1);
+    return elu_choose_f64(x, grad, y, far, s.low);
 }
 
 static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, y, far);
+    double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s, 0);
+    return elu_choose_f64(x, grad, y, far, -300);
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {

@@ -2,7 +2,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "_elu.h" nogil:
     ctypedef struct elu_params_t:
-        double a_hi, a_lo, s_hi, s_lo, inv_hi, inv_lo, low, slope
+        double a_hi, a_lo, s_hi, s_lo, inv_hi, inv_lo, low, slope, far, exponent
 
     ctypedef void (*elu_kernel_t)(
         const void* x, const void* grad, void* out, ptrdiff_t n, elu_params_t s
@@ -37,11 +37,16 @@ cdef extern from "_elu.h" nogil:
     double elu_moderate_unit_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_alpha_f64(double grad, double x, elu_params_t s) noexcept
     double elu_moderate_selu_f64(double grad, double x, elu_params_t s) noexcept
-    uint64_t elu_extreme_f64(double x, double grad) noexcept
+    uint64_t elu_extreme_f64(double x, double grad, elu_params_t s) noexcept
     double elu_from_output_f64(double grad, double y, elu_params_t s) noexcept
 
 cdef extern from "_span.h" nogil:
+    uint64_t elu_enter() noexcept
+    void elu_leave(uint64_t mode) noexcept
     void elu_span(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,
         ptrdiff_t itemsize, elu_params_t s, bint stream,
+    ) noexcept
+    void elu_wide(
+        elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n, elu_params_t s
     ) noexcept

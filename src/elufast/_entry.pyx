@@ -14,7 +14,8 @@ from cpython.pythread cimport (
 )
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX
-from libc.math cimport copysign, fabs, fma
+from libc.math cimport copysign, fabs, fma, frexp
+from libc.stdint cimport uint64_t
 from numpy cimport ndarray
 
 from elufast._elu cimport *
@@ -58,6 +59,8 @@ cdef int team_limit
 cdef int openmp_default = omp_get_max_threads()
 cdef object home = os.getpid()
 cdef PyThread_type_lock pool = PyThread_allocate_lock()
+if pool == NULL:
+    raise MemoryError
 
 # Where other processes keep the CPUs busy a thread may start a time slice, milliseconds, late, and its call with it.
 # A call that took so much longer than the best of its kind sends the next ones to a single thread for a while.
@@ -104,35 +107,55 @@ cdef void judge(int op, bint single, ptrdiff_t n, double start):
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    cdef int op
+    cdef int op, exponent
+    cdef uint64_t mode
+    cdef double beta
     if family == SELU:
         s[0] = ELU_SELU_PARAMS
         op = ELU_SELU
     else:
         s[0] = elu_params_t(
-            a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=0, slope=alpha
+            a_hi=alpha, a_lo=0, s_hi=1, s_lo=0, inv_hi=1, inv_lo=0, low=-300, slope=alpha, far=alpha, exponent=0
         )
         op = ELU_UNIT if alpha == 1 else ELU_ALPHA
         # Beyond, the parts of a float's products are not normal numbers.
         if single and op == ELU_ALPHA and not 1e-12 <= fabs(alpha) <= 1e12:
             op = ELU_ANY
+        if family == ELU and not 1e-100 <= fabs(alpha) <= 1e100:
+            s.far = frexp(alpha, &exponent)
+            s.exponent = exponent
+            s.low = DBL_MAX
         if family == CELU and op != ELU_UNIT:
             op = ELU_ANY
             if single and not 1e-100 <= fabs(alpha) <= 1e100:  # the same floats, and x / alpha in range
                 s.a_hi = alpha = copysign(1e-100 if fabs(alpha) < 1 else 1e100, alpha)
             s.slope = 1
-            s.inv_hi = 1 / alpha
+            s.far = 1
+            if not single and not from_output and not 1e-300 <= fabs(alpha) <= 1e300:
+                s.far = 1152921504606846976.0 if fabs(alpha) < 1 else 1 / 1152921504606846976.0
+            mode = elu_enter()
+            beta = alpha * s.far
+            s.inv_hi = 1 / beta
             if fabs(s.inv_hi) <= DBL_MAX:
-                s.inv_lo = fma(-alpha, s.inv_hi, 1) / alpha
+                s.inv_lo = fma(-beta, s.inv_hi, 1) / beta
             else:
                 s.inv_hi = copysign(DBL_MAX, alpha)
             if alpha > 0:
-                s.low = (-1530 if backward else -64) / s.inv_hi
+                s.low = (-1530 if backward else -64) / s.inv_hi / s.far
             else:
-                s.low = (1500 if backward else 1200) / s.inv_hi
+                s.low = (1500 if backward else 1417) / s.inv_hi / s.far
+            elu_leave(mode)
     if from_output:
         return ELU_FROM_OUTPUT
     return op + ELU_BACKWARD if backward else op
+
+
+cdef inline bint wide(Family family, bint backward, double alpha, ndarray x) noexcept:
+    """Whether a float's derivative, or what it is made of, needs the range of double."""
+    return (
+        backward and family != SELU and not 1e-37 <= fabs(alpha) <= 1e37
+        and cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    )
 
 
 cdef int team(ptrdiff_t bytes, int asked):
@@ -152,7 +175,7 @@ cdef int team(ptrdiff_t bytes, int asked):
     return min(most, MAX_TEAM)
 
 
-cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
     cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef const char* px = cnp.PyArray_BYTES(x)
@@ -163,8 +186,11 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
     cdef int threads
     cdef bint stream
     cdef double start
+    cdef uint64_t mode
     if n <= KEEP_GIL:
-        kernel(px, pg, po, n, s)
+        mode = elu_enter()
+        kernel(px, pg, po, n, s[0])
+        elu_leave(mode)
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
     threads = team(n * itemsize, asked)
@@ -172,13 +198,13 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
-            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s, threads, stream)
+            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s[0], threads, stream)
             judge(op, single, n, start)
         finally:
             PyThread_release_lock(pool)
     else:
         with nogil:
-            elu_span(kernel, px, pg, po, n, itemsize, s, stream)
+            elu_span(kernel, px, pg, po, n, itemsize, s[0], stream)
     return 0
 
 
@@ -194,17 +220,22 @@ cdef struct Walk:
     bint empty
 
 
-cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, elu_params_t s) noexcept nogil:
+cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, const elu_params_t* s, bint as_double) noexcept nogil:
+    cdef uint64_t mode = elu_enter()
     while not w.empty:
-        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s)
+        if as_double:
+            elu_wide(kernel, w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s[0])
+        else:
+            kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s[0])
         w.empty = not w.next(w.it)
+    elu_leave(mode)
 
 
-cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int asked) except -1:
+cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int asked, bint as_double) except -1:
     """Any layout and byte order: NumPy's iterator merges axes, and hands out blocks that are
     contiguous, aligned and native, buffered only where the array is not."""
     cdef bint single = cnp.PyArray_ITEMSIZE(out) == 4
-    cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
+    cdef elu_kernel_t kernel = kernels_f32[op] if single and not as_double else kernels_f64[op]
     cdef int inputs = 1 if grad is x else 2
     cdef cnp.PyArrayObject* ops[3]
     cdef cnp.npy_uint32 op_flags[3]
@@ -250,10 +281,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t s, int 
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, s)
+                    walk_range(&walks[0], inputs, kernel, s, as_double)
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, s)
+                        walk_range(&walks[i], inputs, kernel, s, as_double)
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)
@@ -272,16 +303,18 @@ def evaluate(
     given."""
     cdef elu_params_t s
     cdef ndarray a = x, g = grad, o = out
-    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(o) == 4, &s)
+    cdef bint as_double = wide(<Family> family, backward, alpha, o)
+    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(o) == 4 and not as_double, &s)
     cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
     cdef int f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    if cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(g) and cnp.PyArray_ISNOTSWAPPED(o) and (
+    cdef bint native = cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(g) and cnp.PyArray_ISNOTSWAPPED(o)
+    if native and not as_double and (
         cnp.PyArray_CHKFLAGS(a, c) and cnp.PyArray_CHKFLAGS(g, c) and cnp.PyArray_CHKFLAGS(o, c)
         or cnp.PyArray_CHKFLAGS(a, f) and cnp.PyArray_CHKFLAGS(g, f) and cnp.PyArray_CHKFLAGS(o, f)
     ):
-        contiguous(op, a, g, o, s, num_threads)
+        contiguous(op, a, g, o, &s, num_threads)
     else:
-        walk(op, a, g, o, s, num_threads)
+        walk(op, a, g, o, &s, num_threads, as_double)
 
 
 cdef inline bint usual(object a, int flags) noexcept:
@@ -328,6 +361,7 @@ cdef inline object call(
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
         and (not backward or (usual(grad, readable) and alike(x, grad)))
         and fabs(<double> alpha) <= DBL_MAX and (family != CELU or <double> alpha != 0)
+        and not wide(family, backward, alpha, x)
     ):
         a = x
         g = grad if backward else x
@@ -343,7 +377,7 @@ cdef inline object call(
         else:
             return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
         op = prepare(family, backward, from_output is True, alpha, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32, &s)
-        contiguous(op, a, g, o, s, asked)
+        contiguous(op, a, g, o, &s, asked)
         return o if out is not None or cnp.PyArray_NDIM(o) else o[()]
     return fallback(family, inplace, backward, x, grad, alpha, from_output, out, num_threads)
 

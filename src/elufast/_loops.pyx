@@ -20,7 +20,7 @@ cdef enum:
     BLOCK = 1024
 
 
-cdef bint moderate(const real* x, const real* grad, ptrdiff_t n) noexcept nogil:
+cdef bint moderate(const real* x, const real* grad, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i
     cdef uint32_t extreme_f32 = 0
     cdef uint64_t extreme_f64 = 0
@@ -28,7 +28,7 @@ cdef bint moderate(const real* x, const real* grad, ptrdiff_t n) noexcept nogil:
         if real is float:
             extreme_f32 |= elu_extreme_f32(x[i], grad[i])
         else:
-            extreme_f64 |= elu_extreme_f64(x[i], grad[i])
+            extreme_f64 |= elu_extreme_f64(x[i], grad[i], s)
     return extreme_f32 == 0 and extreme_f64 == 0
 
 
@@ -47,7 +47,7 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef ptrdiff_t i, start = 0, stop
     while start < n:
         stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
+        if moderate(&x[start], &grad[start], stop - start, s):
             for i in range(start, stop):
                 if real is float:
                     out[i] = elu_moderate_unit_f32(grad[i], x[i], s)
@@ -75,7 +75,7 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
     cdef ptrdiff_t i, start = 0, stop
     while start < n:
         stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
+        if moderate(&x[start], &grad[start], stop - start, s):
             for i in range(start, stop):
                 if real is float:
                     out[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
@@ -103,7 +103,7 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef ptrdiff_t i, start = 0, stop
     while start < n:
         stop = min(start + BLOCK, n)
-        if moderate(&x[start], &grad[start], stop - start):
+        if moderate(&x[start], &grad[start], stop - start, s):
             for i in range(start, stop):
                 if real is float:
                     out[i] = elu_moderate_selu_f32(grad[i], x[i], s)
