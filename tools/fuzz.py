@@ -299,12 +299,11 @@ class Fuzzer:
         if kind == "exact grad" and f.mode == "forward":
             kind = "exact x"
         own = kind.startswith("exact")  # an input that is out must not share elements with itself
-        plain = 0.15
-        where = [draw_place(r, shape, itemsize, own, plain) for _ in range(2)]
+        where = [draw_place(r, shape, itemsize, own, 0.15) for _ in range(2)]
         if own:
             where.append(where[kind == "exact grad"])
         else:
-            where.append(draw_place(r, shape, itemsize, True, plain))
+            where.append(draw_place(r, shape, itemsize, True, 0.15))
         memory = self.values(r, dtype, ROOM)
         memories = [memory, self.values(r, dtype, ROOM), memory]
         if kind == "shifted":
@@ -321,7 +320,7 @@ class Fuzzer:
         elif kind == "apart":
             memories[2] = self.values(r, dtype, ROOM)
         x, grad, out = (p.of(m, dtype) for p, m in zip(where, memories, strict=True))
-        if f.mode not in ("backward", "from_output"):
+        if f.mode not in ("backward", "from_output") or (kind != "exact grad" and r.random() < 0.05):
             grad = x
         self.tags(kind, x, grad, out)
         x1, grad1 = (np.ascontiguousarray(a, dtype).reshape(-1).copy() for a in (x, grad))
@@ -376,9 +375,9 @@ class Fuzzer:
                 self.kinds[f"{name}: negative stride"] += 1
             if any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
                 self.kinds[f"{name}: zero stride"] += 1
-        self.kinds[
-            "size: " + ("0" if not x.size else "1" if x.size == 1 else "2 to 16" if x.size < 17 else "17 to 130")
-        ] += 1
+        size = "0" if not x.size else "1" if x.size == 1 else "2 to 16" if x.size < 17 else "17 to 130"
+        if x.size < 2000:
+            self.kinds[f"size: {size}"] += 1
 
     def large(self, r: random.Random, f: Function, dtype: Any, threads: Any, cache: int) -> None:
         """More than one block: streaming stores, threads, the iterator's buffers."""
@@ -390,9 +389,8 @@ class Fuzzer:
         name = r.choice(VALUES)
         self.kinds[f"values: {name}"] += 1
         pool = np.tile(self.pools[dtype][name], 3)
-        memories = [
-            pool[(start := r.randrange(TRIALS - 96)) :][: room // itemsize].view(np.uint8).copy() for _ in "123"
-        ]
+        starts = [r.randrange(TRIALS - 96) for _ in range(3)]
+        memories = [pool[s : s + room // itemsize].view(np.uint8).copy() for s in starts]
         x, grad, out = (
             m[(offset := r.choice((0, 1, 4, 8, 32, 64))) :][: n * abs(step) * itemsize].view(dtype)[::step]
             for m in memories

@@ -507,7 +507,8 @@ static inline double elu_far_64(double grad, double x, elu_params_t s, int any_a
     elu_exp_t e = elu_exp_64(elu_clamp(x, any_alpha ? -2300 : -1530), 0);
     elu_sum_t scale = {s.s_hi, s.s_lo};
     e.e = elu_times(any_alpha ? s.far : s.a_hi, s.a_lo, e.e);
-    if (any_alpha) e.t = elu_clamp(e.t + s.exponent, ELU_ROUND64 - 2300);
+    if (any_alpha)
+        e.t = elu_clamp(e.t + s.exponent, ELU_ROUND64 - 2300);
     double y = elu_grad_times(grad, e), up = elu_product(grad, scale);
     return x > 0 ? up : y;
 }

@@ -22,23 +22,27 @@ static inline int elu_usual(void) {
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
 static inline uint64_t elu_enter(void) {
-    if (elu_usual()) return 0;
+    if (elu_usual())
+        return 0;
     uint64_t mode = _mm_getcsr();
     _mm_setcsr(0x1f80);
     return mode | (uint64_t)1 << 32;
 }
 static inline void elu_leave(uint64_t mode) {
-    if (mode) _mm_setcsr((unsigned)mode);
+    if (mode)
+        _mm_setcsr((unsigned)mode);
 }
 #elif defined(__aarch64__)
 static inline uint64_t elu_enter(void) {
-    if (elu_usual()) return 0;
+    if (elu_usual())
+        return 0;
     uint64_t mode;
     __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, xzr" : "=&r"(mode)::"memory");
     return mode;
 }
 static inline void elu_leave(uint64_t mode) {
-    if (mode) __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory");
+    if (mode)
+        __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory");
 }
 #else
 #define elu_enter() 0
@@ -91,9 +95,11 @@ static inline void elu_wide(elu_kernel_t kernel, const char *x, const char *grad
     float *to = (float *)out;
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t size = n - start < BLOCK ? n - start : BLOCK;
-        for (ptrdiff_t i = 0; i < size; i++) a[i] = from[start + i], b[i] = by[start + i];
+        for (ptrdiff_t i = 0; i < size; i++)
+            a[i] = from[start + i], b[i] = by[start + i];
         kernel(a, b, a, size, s);
-        for (ptrdiff_t i = 0; i < size; i++) to[start + i] = (float)a[i];
+        for (ptrdiff_t i = 0; i < size; i++)
+            to[start + i] = (float)a[i];
     }
 }
 
