@@ -1,9 +1,13 @@
-"""No loop reads or writes outside its arrays: the data lie between pages that may not be touched."""
+"""Memory: nothing outside the arrays is touched, what cannot be allocated is a MemoryError; Ctrl-C leaves all whole.
+
+Outside: the data lie between pages that may not be touched.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, LINUX, Array, bind, bits, ops, sample
+from support import DTYPES, LINUX, Array, bind, bits, ops, run_python, sample
 
 from elufast import _dispatch
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="mprotect as Linux has it")
 
+needs_address_space = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer takes terabytes of addresses"
+)
 PAGE = mmap.PAGESIZE
 OPS = ops("forward", "backward", "from_output", alphas=(1.0, 0.3))
 SHORT = range(301)
@@ -113,6 +120,175 @@ def test_nothing_outside_is_touched(level: str) -> None:
     finished = run(level)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == f"swept {level}\n"
+
+
+LIMIT = """
+import resource, sys
+import numpy as np
+import elufast
+x = np.linspace(-5, 5, 3_000_000)
+out = np.empty_like(x)
+some = slice(None, None, 1001)
+expected = elufast.elu(x[some], num_threads=1).tobytes()
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[1]) << 20), hard))
+def no_memory(call):
+    try:
+        call()
+    except MemoryError:
+        return True
+"""
+
+
+@needs_address_space
+@pytest.mark.parametrize("mib", [1, 5, 9, 17])
+def test_no_room_for_a_result(mib: int) -> None:
+    code = """
+for n in (1, 2):
+    assert no_memory(lambda: elufast.elu(x, num_threads=n))
+    assert no_memory(lambda: elufast.elu_backward(x, x, num_threads=n))
+    assert no_memory(lambda: elufast.elu(x[::-1], num_threads=n))
+    kept = x[some].tobytes()
+    assert no_memory(lambda: elufast.elu(x[:-1], out=x[1:], num_threads=n))
+    assert x[some].tobytes() == kept
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+assert elufast.elu(x)[some].tobytes() == expected
+print("done")
+"""
+    assert run_python(LIMIT + code, str(mib)).strip() == "done"
+
+
+@needs_address_space
+@pytest.mark.parametrize("mib", [1, 5, 9, 17])
+def test_no_room_for_the_stacks_of_threads(mib: int) -> None:
+    """Without a check libgomp ends the process: the call runs in fewer threads instead."""
+    code = """
+for n in (2, 3, 1, 4):
+    assert elufast.elu(x, out=out, num_threads=n)[some].tobytes() == expected
+    out[:] = 0
+    assert elufast.elu(x[::-1], out=out[::-1], num_threads=n)[::-1][some].tobytes() == expected
+print("done")
+"""
+    assert run_python(LIMIT + code, str(mib)).strip() == "done"
+
+
+NO_MEMORY = """
+import sys
+import numpy as np
+import elufast
+from _testcapi import remove_mem_hooks, set_nomemory
+x, out = np.linspace(-5, 5, 70_000), np.zeros(70_000)
+x4 = x.astype(np.float32)
+CALLS = {
+    "new": lambda: elufast.elu(x),
+    "threads": lambda: elufast.elu(x, out=out, num_threads=2),
+    "small": lambda: elufast.elu_backward(x[:9], x[:9]),
+    "blocks": lambda: elufast.elu(x[::-1], out=out, num_threads=2),
+    "other byte order": lambda: elufast.selu(x.view(">f8"), out=out),
+    "overlap": lambda: elufast.elu(x[:-1], out=x[1:]),
+    "in place": lambda: elufast.celu_(x, 0.5),
+    "in place, strided": lambda: elufast.celu_(x[::-2], 0.5),
+    "list": lambda: elufast.elu([1.0, -2.0]),
+    "wrong": lambda: elufast.elu(x, out=x4),
+    "scalar": lambda: elufast.elu(np.float32(-2)),
+    "subclass": lambda: elufast.elu(np.ma.masked_array(x4)),
+    "wide": lambda: elufast.elu_backward(x4, x4, 1e300, num_threads=2),
+    "threads set": lambda: elufast.set_num_threads(2),
+    "info": elufast.runtime_info,
+}
+for name, call in CALLS.items():
+    for warm in range(3):
+        try:
+            call()
+        except TypeError:
+            pass
+    failures = 0
+    for first in range(400):
+        kept = x.tobytes()
+        raised = None
+        set_nomemory(first, first + 1)
+        try:
+            call()
+        except BaseException as error:
+            raised = error
+        finally:
+            remove_mem_hooks()
+        if type(raised) is MemoryError:
+            failures += 1
+            assert x.tobytes() == kept, (name, first)
+        elif raised is None or name == "wrong" and type(raised) is TypeError:
+            break
+        else:
+            raise SystemExit(f"{name}, allocation {first}: {raised!r}")
+    else:
+        raise SystemExit(f"{name} never succeeds")
+    print(failures, name)
+"""
+
+
+def test_every_allocation_that_fails_is_a_memory_error() -> None:
+    """Each allocation of Python's allocators in a call in turn; after it nothing has been written."""
+    pytest.importorskip("_testcapi")
+    lines = run_python(NO_MEMORY).splitlines()
+    failures = {name: int(count) for count, name in (line.split(" ", 1) for line in lines)}
+    assert len(failures) == 15
+    assert min(failures[name] for name in ("new", "threads", "blocks", "overlap", "list", "scalar", "wide")) >= 1, (
+        failures
+    )
+
+
+INTERRUPT = """
+import _thread, signal, sys, threading, time
+import numpy as np
+import elufast
+x = np.linspace(-5, 5, 1_000_003)
+view = x[::-1] if sys.argv[1] == "blocks" else x
+out = np.full_like(x, 7.0)[:: -1 if sys.argv[1] == "blocks" else 1]
+expected = elufast.elu(x).tobytes()
+interrupts = 0
+stop = threading.Event()
+def press():
+    while not stop.wait(0.002):
+        _thread.interrupt_main()
+pressing = threading.Thread(target=press)
+pressing.start()
+end = time.monotonic() + 1.5
+calls = 0
+try:
+    while time.monotonic() < end:
+        try:
+            out[:] = 7.0
+            elufast.elu(view, out=out, num_threads=int(sys.argv[2]))
+            calls += 1
+            elufast.elu(view)
+        except KeyboardInterrupt:
+            interrupts += 1
+finally:
+    stop.set()
+    while True:
+        try:
+            pressing.join()
+            break
+        except KeyboardInterrupt:
+            pass
+while True:
+    try:
+        elufast.elu(view, out=out, num_threads=int(sys.argv[2]))
+        assert out[:: view.strides[0] // 8].tobytes() == expected
+        break
+    except KeyboardInterrupt:
+        pass
+print(interrupts)
+"""
+
+
+@pytest.mark.parametrize("num_threads", ["1", "2"])
+@pytest.mark.parametrize("way", ["contiguous", "blocks"])
+def test_interrupts(way: str, num_threads: str) -> None:
+    """Ctrl-C takes effect between calls: arrays stay whole, and the threads are free for the next call."""
+    assert int(run_python(INTERRUPT, way, num_threads)) >= 5
 
 
 if __name__ == "__main__":

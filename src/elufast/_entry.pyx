@@ -31,7 +31,36 @@ cdef extern from *:
     #define omp_get_wtime() 0.0
     #define ELU_OPENMP 0
     #endif
+
+    #if defined(_OPENMP) && !defined(_WIN32)
+    #include <pthread.h>
+    static _Thread_local int elu_team = 1; /* threads of the last parallel region, which OpenMP keeps */
+
+    static void *elu_wait(void *gate) {
+        pthread_mutex_lock(gate);
+        pthread_mutex_unlock(gate);
+        return NULL;
+    }
+
+    /* Where one of its threads cannot be started (no memory for its stack, too many processes) libgomp ends the
+     * process. So those that a region would start are started first, all at once. */
+    static int elu_can_start(int threads) {
+        pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+        pthread_t started[1024];
+        int n = 0, more = threads - elu_team;
+        pthread_mutex_lock(&gate);
+        while (n < more && n < 1024 && pthread_create(&started[n], NULL, elu_wait, &gate) == 0) n++;
+        pthread_mutex_unlock(&gate);
+        for (int i = 0; i < n; i++) pthread_join(started[i], NULL);
+        if (n < more) return 0;
+        elu_team = threads;
+        return 1;
+    }
+    #else
+    #define elu_can_start(threads) 1
+    #endif
     """
+    bint elu_can_start(int threads) nogil
     int omp_get_max_threads() nogil
     int omp_in_parallel() nogil
     double omp_get_wtime() nogil
@@ -175,6 +204,16 @@ cdef int team(ptrdiff_t bytes, int asked):
     return min(most, MAX_TEAM)
 
 
+cdef bint take_threads(int threads):
+    """Have the threads of OpenMP for one call, if no other call has them and the system can start them."""
+    if threads == 1 or not PyThread_acquire_lock(pool, NOWAIT_LOCK):
+        return False
+    if elu_can_start(threads):
+        return True
+    PyThread_release_lock(pool)
+    return False
+
+
 cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
     cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
@@ -194,7 +233,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* 
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
     threads = team(n * itemsize, asked)
-    if threads > 1 and PyThread_acquire_lock(pool, NOWAIT_LOCK):
+    if take_threads(threads):
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
@@ -264,7 +303,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int
         if size == 0:
             return 0
         threads = team(size * cnp.PyArray_ITEMSIZE(out), asked)
-        if threads > 1 and not PyThread_acquire_lock(pool, NOWAIT_LOCK):
+        if not take_threads(threads):
             threads = 1
         try:
             while made < threads:
