@@ -73,6 +73,7 @@ elufast.elu(x, num_threads=4); print(used())
     assert used_threads(code) == [1, 3, 4]
 
 
+@needs_openmp
 def test_set_and_get(threads: int) -> None:
     counts: list[Any] = [1, 2, 7, np.int64(3), True]
     for n in counts:
@@ -97,6 +98,7 @@ def test_omp_num_threads(value: str, expected: int) -> None:
     assert int(run_python(LIMIT, OMP_NUM_THREADS=value).split()[0]) == expected
 
 
+@needs_openmp
 @pytest.mark.parametrize("value", ["", "0", "many", "-2"])
 def test_omp_num_threads_that_says_nothing(value: str) -> None:
     limit, cpus = run_python(LIMIT, OMP_NUM_THREADS=value).split()

@@ -206,7 +206,8 @@ def constants() -> tuple[Constant, ...]:
     zero_f, infinite_f = -(128 + 150) * LN2, (128 + 149) * LN2
     zero_64 = -(1024 + 1075) * LN2 - mp.log(mp.mpf("1e30"))
     assert (
-        two**-40 * mp.exp(-40) * mp.mpf("1e-12") > two**-149 and two**-200 * mp.exp(-300) * mp.mpf("1e-30") > two**-1022
+        two**-40 * mp.exp(-40) * mp.mpf("1e-12") > two**-149
+        and two**-200 * mp.exp(-300) * mp.mpf("1e-100") > two**-1022
     )
     params = "ELU_SELU_PARAMS"
     return (
@@ -214,7 +215,9 @@ def constants() -> tuple[Constant, ...]:
         Constant(f"{params}.a_lo", (a_lo,), 53, "what a_hi lacks"),
         Constant(f"{params}.s_hi", (s_hi,), 53, "scale"),
         Constant(f"{params}.s_lo", (s_lo,), 53, "what s_hi lacks"),
+        Constant(f"{params}.low", (mp.mpf(-300),), 0, "as in elu_backward_selu_f64"),
         Constant(f"{params}.slope", (a_hi,), 53, "scale * alpha"),
+        Constant(f"{params}.far", (a_hi,), 53, "scale * alpha, which is ordinary"),
         Constant("ELU_ROUND32", (1.5 * two**23,), 24, "the ulp is 1"),
         Constant("ELU_ROUND64", (1.5 * two**52,), 53, "the ulp is 1"),
         Constant("ELU_LOG2E", (rounded(1 / LN2, 53),), 53, "1 / ln2"),
@@ -253,7 +256,7 @@ def constants() -> tuple[Constant, ...]:
         ),
         Constant("elu_forward_any_f64", (two**-54,), 53, "z / 2 is less than a quarter ulp of 1"),
         *(
-            Constant(function, (mp.mpf(-300), two**-200), 53, "grad 2^n alpha is normal, alpha >= 1e-30")
+            Constant(function, (two**-200,), 53, "grad 2^n alpha is normal, x > -300 and alpha >= 1e-100")
             for function in ("elu_extreme_f64", "elu_choose_f64")
         ),
         Constant("elu_exp_64", (two**-20,), 53, "any small number"),
@@ -265,9 +268,17 @@ def constants() -> tuple[Constant, ...]:
         ),
         Constant(
             "elu_far_64",
-            (between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),),
+            (
+                between(-4096, -2300, -(1024 + 1024 + 1075) * LN2),
+                between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),
+                between(1024 + 1075, 2300, 3 * 1022 - 200),
+            ),
             0,
-            "2^n * DBL_MAX * 1e30 is less than half the smallest double",
+            "2^n * DBL_MAX * alpha is less than half the smallest double",
+        ),
+        *(
+            Constant(function, (mp.mpf(-300),), 0, "as the limit that comes with alpha")
+            for function in ("elu_backward_unit_f64", "elu_backward_selu_f64")
         ),
     )
 

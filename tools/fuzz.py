@@ -240,7 +240,8 @@ def check_value(f: Function, x: Array, grad: Array, y: Array) -> int:
             near = np.False_  # docs/reliability.md: what is left
         sure = near & np.isfinite(exact) & np.isfinite(g)
         top = np.abs(exact) >= real(info.max) * (1 + real(info.eps) / 4)  # rounds to infinity
-        unit = np.maximum(np.abs(np.spacing(exact.astype(y.dtype)).astype(real)), real(info.smallest_subnormal))
+        size = np.minimum(np.abs(exact), real(info.max)).astype(y.dtype)
+        unit = np.maximum(np.spacing(size).astype(real), real(info.smallest_subnormal))
         allowed = 2 * unit
         if f.mode == "from_output":  # y + alpha cancels
             allowed += 4 * real(info.eps) * np.abs(g) * (np.abs(v) * np.abs(inner) + slope)

@@ -124,7 +124,7 @@ def large(folder: Path) -> list[bool]:
     fill(out)
     before = np.array(out[where])
     results.append(check("in place on a file", out, out, where, before))
-    before = np.array(out[where])
+    before = np.array(out[::-1][where])
     results.append(check("reversed, in place on a file", out[::-1], out[::-1], where, before))
     before = np.array(out[where])
     results.append(check("derivative, in place on a file", out, out, where, before, backward=True))
@@ -142,14 +142,15 @@ def large(folder: Path) -> list[bool]:
 
 
 def control_group() -> tuple[Path | None, str]:
-    """A new group whose memory is limited, or None with the reason."""
-    name = f"elufast-{os.getpid()}"
+    """A new group whose memory is limited, or None and what is used instead."""
     for root, limit in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
-        group = Path(root, name)
+        group = Path(root, f"elufast-{os.getpid()}")
         try:
             group.mkdir()
-            (group / limit).write_text(str(LIMIT))
-            return group, f"{group / limit}"
+            if (group / limit).exists():
+                (group / limit).write_text(str(LIMIT))
+                return group, f"{group.parent}, {limit}"
+            group.rmdir()
         except OSError:
             if group.is_dir():
                 group.rmdir()

@@ -8,6 +8,7 @@ block by block.
 import os
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
@@ -107,6 +108,10 @@ def bind(loops, long last_level_cache, int num_threads, unusual):
     kernels_f64 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[1], NULL)
     run_f32, run_f64, fallback = loops.run_f32, loops.run_f64, unusual
     cache_bytes, team_limit = last_level_cache, num_threads
+
+
+def address(ndarray array) -> int:
+    return <size_t> cnp.PyArray_DATA(array)
 
 
 def limit_threads(int num_threads):
@@ -251,6 +256,28 @@ cdef inline ndarray flat(ndarray a):
     return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
 
 
+cdef extern from "numpy/arrayobject.h":
+    # Where memory is missing NumPy 2 returns NULL without an exception, which numpy/__init__.pxd takes for one.
+    cnp.NpyIter* new_iterator "NpyIter_AdvancedNew"(
+        cnp.npy_intp nop, cnp.PyArrayObject** op, cnp.npy_uint32 flags, cnp.NPY_ORDER order, cnp.NPY_CASTING casting,
+        cnp.npy_uint32* op_flags, cnp.PyArray_Descr** op_dtypes, int oa_ndim, int** op_axes,
+        const cnp.npy_intp* itershape, cnp.npy_intp buffersize,
+    )
+
+cdef cnp.NpyIter* iterator(
+    int operands, cnp.PyArrayObject** ops, cnp.npy_uint32* op_flags, cnp.PyArray_Descr** dtypes
+) except NULL:
+    cdef cnp.NpyIter* it = new_iterator(
+        operands, ops,
+        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
+        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
+        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
+    )
+    if it == NULL and not PyErr_Occurred():
+        raise MemoryError
+    return it
+
+
 cdef struct Walk:
     cnp.NpyIter* it
     cnp.NpyIter_IterNextFunc next
@@ -290,12 +317,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int
         op_flags[i] = cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
         op_flags[i] |= cnp.NPY_ITER_READONLY if i < inputs else cnp.NPY_ITER_WRITEONLY
         dtypes[i] = <cnp.PyArray_Descr*> native
-    cdef cnp.NpyIter* it = cnp.NpyIter_AdvancedNew(
-        inputs + 1, ops,
-        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
-        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
-        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
-    )
+    cdef cnp.NpyIter* it = iterator(inputs + 1, ops, op_flags, dtypes)
     walks[0].it = it
     made = 1
     try:
@@ -307,8 +329,12 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, elu_params_t* s, int
             threads = 1
         try:
             while made < threads:
-                walks[made].it = cnp.NpyIter_Copy(it)
+                # Not NpyIter_Copy, which writes to address 0 where memory is missing.
+                walks[made].it = iterator(inputs + 1, ops, op_flags, dtypes)
                 made += 1
+            # All buffers before the first one holds elements: NpyIter_Deallocate writes those of out back.
+            for i in range(threads):
+                cnp.NpyIter_ResetToIterIndexRange(walks[i].it, 0, 0, NULL)
             for i in range(threads):
                 it = walks[i].it
                 cnp.NpyIter_ResetToIterIndexRange(
