@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from support import DTYPES, LINUX, Array, bind, bits, ops, run_python, sample
 
+import elufast
 from elufast import _dispatch
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="mprotect as Linux has it")
@@ -25,9 +26,11 @@ needs_address_space = pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer takes terabytes of addresses"
 )
 PAGE = mmap.PAGESIZE
+MAP_NORESERVE = 0x4000
 OPS = ops("forward", "backward", "from_output", alphas=(1.0, 0.3))
 SHORT = range(301)
 LONG = (4097, 4100, 4111, 5119, 5120, 5121)
+STREAMED = (*range(4097, 4113), *LONG[3:])  # every alignment of an array that ends at a page
 
 
 class Guarded:
@@ -58,7 +61,7 @@ def sweep(level: str) -> None:
     for dtype in DTYPES:
         x0, grad0 = sample(dtype, 6000, seed=50), sample(dtype, 6000, seed=51)
         for op in OPS:
-            for cache_bytes, lengths in ((1 << 40, (*SHORT, *LONG)), (1, LONG)):
+            for cache_bytes, lengths in ((1 << 40, (*SHORT, *LONG)), (1, STREAMED)):
                 bind(level, cache_bytes)
                 for n in lengths:
                     expected = op(x0[:n], grad0[:n]).tobytes()
@@ -71,8 +74,9 @@ def sweep(level: str) -> None:
                         assert out.tobytes() == expected
                         if n % 7 == 0:
                             unusual(op, x, grad, out, expected)
-                        op(x, grad, out=x)
-                        assert x.tobytes() == expected
+                        place = x if n % 2 or not op.backward else grad
+                        op(x, grad, out=place)
+                        assert place.tobytes() == expected
             walks(op, places, x0, grad0)
     print("swept", level)
 
@@ -246,10 +250,16 @@ import _thread, signal, sys, threading, time
 import numpy as np
 import elufast
 x = np.linspace(-5, 5, 1_000_003)
-view = x[::-1] if sys.argv[1] == "blocks" else x
-out = np.full_like(x, 7.0)[:: -1 if sys.argv[1] == "blocks" else 1]
+step = -1 if sys.argv[1] == "blocks" else 1
+view, out, num_threads = x[::step], np.empty_like(x)[::step], int(sys.argv[2])
 expected = elufast.elu(x).tobytes()
-interrupts = 0
+inside, interrupts = False, 0
+def handler(*_):
+    global inside
+    if inside:
+        inside = False
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, handler)
 stop = threading.Event()
 def press():
     while not stop.wait(0.002):
@@ -257,31 +267,17 @@ def press():
 pressing = threading.Thread(target=press)
 pressing.start()
 end = time.monotonic() + 1.5
-calls = 0
-try:
-    while time.monotonic() < end:
-        try:
-            out[:] = 7.0
-            elufast.elu(view, out=out, num_threads=int(sys.argv[2]))
-            calls += 1
-            elufast.elu(view)
-        except KeyboardInterrupt:
-            interrupts += 1
-finally:
-    stop.set()
-    while True:
-        try:
-            pressing.join()
-            break
-        except KeyboardInterrupt:
-            pass
-while True:
+while time.monotonic() < end:
     try:
-        elufast.elu(view, out=out, num_threads=int(sys.argv[2]))
-        assert out[:: view.strides[0] // 8].tobytes() == expected
-        break
+        inside = True
+        elufast.elu(view, out=out, num_threads=num_threads)
+        elufast.elu(view)
+        inside = False
     except KeyboardInterrupt:
-        pass
+        interrupts += 1
+        assert elufast.elu(view, out=out, num_threads=num_threads)[::step].tobytes() == expected
+stop.set()
+pressing.join()
 print(interrupts)
 """
 
@@ -291,6 +287,31 @@ print(interrupts)
 def test_interrupts(way: str, num_threads: str) -> None:
     """Ctrl-C takes effect between calls: arrays stay whole, and the threads are free for the next call."""
     assert int(run_python(INTERRUPT, way, num_threads)) >= 5
+
+
+@needs_address_space
+@pytest.mark.skipif(sys.maxsize < 2**40, reason="needs addresses of 64 bits")
+def test_strides_and_offsets_of_more_than_32_bits(level: str) -> None:
+    """Few elements, gigabytes apart, in memory that is promised but never used: `make sizes` has them all."""
+    memory = mmap.mmap(-1, 14 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    everything = np.frombuffer(memory, np.uint8)
+    for dtype in DTYPES:
+        size = np.dtype(dtype).itemsize
+        for gap in ((1 << 31) + size, (1 << 32) - 8, (1 << 32) + 8 * size, (1 << 31) - size + 1):
+            shapes = {(3,): (gap,), (3, 50): (gap, size), (50, 3): (3 * size, gap), (2, 1, 7): (gap, 0, -size)}
+            for shape, strides in shapes.items():
+                low = -sum(min(0, s * (n - 1)) for n, s in zip(shape, strides, strict=True))
+                x, out = (np.ndarray(shape, dtype, everything, low + start, strides) for start in (64, 64 + (1 << 20)))
+                values, grad = (sample(dtype, x.size, seed=k).reshape(shape) for k in (60, 61))
+                x[...] = values
+                for op in ops("forward", "backward", alphas=(0.3,)):
+                    expected = bits(op(values, grad))
+                    for view in (np.s_[:], np.s_[::-1]):
+                        assert bits(op(x[view], grad[view])[view]) == expected
+                        op(x[view], grad[view], out=out[view], num_threads=2)
+                        assert bits(out) == expected
+                elufast.elu_(x)
+                assert bits(x) == bits(elufast.elu(values))
 
 
 if __name__ == "__main__":
