@@ -28,6 +28,12 @@ TORCH ?= torch==2.13.0
 	$(call install,--group test .[examples])
 	@$(call install_torch,: the tests against PyTorch are skipped)
 
+# The compiler with its checks, for the probe of setup.py too. The loops are then not vectorized as in a release: what
+# those touch is the matter of test-memcheck and of the guard pages in tests/test_memory.py.
+.venv-sanitized/ready: export CC = gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined
+.venv-sanitized/ready: $(SOURCES)
+	$(call install,--group test .)
+
 .venv-demo/ready: $(SOURCES)
 	$(call install,.[examples])
 
@@ -52,6 +58,24 @@ demo: .venv-demo/ready ## train a network on handwritten digits with ReLU, ELU a
 
 test: .venv/ready ## run the tests
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# Python's own start-up leaves memory unfreed; a guard page must end its process; what cannot be had must be NULL.
+test-sanitized: .venv-sanitized/ready ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  .venv-sanitized/bin/python -m pytest $(PYTEST_ARGS)
+
+test-memcheck: .venv/ready ## a slice of the tests under valgrind: no invalid access and no unset value in elufast
+	.venv/bin/python tools/memcheck.py
+
+leaks: .venv/ready ## what a million calls leave behind: memory, references
+	PYTHONMALLOC=malloc .venv/bin/python tools/leaks.py
+
+fuzz: .venv/ready ## a million random calls against their elements one at a time; FUZZ="--cases N --seed S --jobs J"
+	.venv/bin/python tools/fuzz.py $(FUZZ)
+
+sizes: .venv/ready ## more than 2^31 elements, more data than memory: results and peak memory (needs 12 GiB of disk)
+	.venv/bin/python tools/sizes.py
 
 # Not the loops of other levels, which are the same source: this CPU may be unable to import them.
 STUBS = elufast._entry elufast._runtime elufast._loops_base
@@ -152,5 +176,6 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 clean: ## remove what the targets above made
 	rm -rf build dist $(DOCS_BUILT) .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint docs dist wheel frozen matrix $(CPUS) vectorized instructions instructions-record exhaustive \
-  accuracy limits threads processes peers torch-step bench bench-compare bench-html clean
+.PHONY: help demo test test-sanitized test-memcheck leaks fuzz sizes lint docs dist wheel frozen matrix $(CPUS) vectorized \
+  instructions instructions-record exhaustive accuracy limits threads processes peers torch-step bench bench-compare \
+  bench-html clean

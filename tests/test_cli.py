@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import json
 import os
 import shutil
@@ -953,6 +954,15 @@ def test_completion(tmp_path: Path, shell: str, capsys: pytest.CaptureFixture[st
         assert done.stdout == "selu_backward\n"
 
 
+@pytest.fixture
+def torch_threads() -> Iterator[None]:
+    """PyTorch's limit, which is OpenMP's, put back after a benchmark has set it to 1."""
+    before = importlib.import_module("torch").get_num_threads() if importlib.util.find_spec("torch") else None
+    yield
+    if before is not None:
+        sys.modules["torch"].set_num_threads(before)
+
+
 @pytest.mark.parametrize("function", __main__.FORWARD)
 def test_bench(function: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(__main__, "SIZES", (1, 100))
@@ -972,6 +982,7 @@ def test_bench(function: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 @dtypes
 @pytest.mark.parametrize("name", __main__._MAKERS)
 @pytest.mark.parametrize("function", __main__.FORWARD)
+@pytest.mark.usefixtures("torch_threads")
 def test_what_bench_times(name: str, function: str, dtype: Any) -> None:
     if name not in ("elufast", "numpy"):
         pytest.importorskip(name)
@@ -981,6 +992,7 @@ def test_what_bench_times(name: str, function: str, dtype: Any) -> None:
     np.testing.assert_allclose(out, getattr(elufast, function)(x), rtol=20 * np.finfo(dtype).eps)
 
 
+@pytest.mark.usefixtures("torch_threads")
 def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setattr(__main__, "SIZES", (1, 10))

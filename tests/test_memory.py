@@ -1,9 +1,13 @@
-"""No loop reads or writes outside its arrays: the data lie between pages that may not be touched."""
+"""Memory: nothing outside the arrays is touched, what cannot be allocated is a MemoryError; Ctrl-C leaves all whole.
+
+Outside: the data lie between pages that may not be touched.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -11,16 +15,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, LINUX, Array, bind, bits, ops, sample
+from support import DTYPES, LINUX, Array, bind, bits, ops, run_python, sample
 
+import elufast
 from elufast import _dispatch
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="mprotect as Linux has it")
 
+needs_address_space = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer takes terabytes of addresses"
+)
 PAGE = mmap.PAGESIZE
+MAP_NORESERVE = 0x4000
 OPS = ops("forward", "backward", "from_output", alphas=(1.0, 0.3))
 SHORT = range(301)
 LONG = (4097, 4100, 4111, 5119, 5120, 5121)
+STREAMED = (*range(4097, 4113), *LONG[3:])  # every alignment of an array that ends at a page
 
 
 class Guarded:
@@ -51,7 +61,7 @@ def sweep(level: str) -> None:
     for dtype in DTYPES:
         x0, grad0 = sample(dtype, 6000, seed=50), sample(dtype, 6000, seed=51)
         for op in OPS:
-            for cache_bytes, lengths in ((1 << 40, (*SHORT, *LONG)), (1, LONG)):
+            for cache_bytes, lengths in ((1 << 40, (*SHORT, *LONG)), (1, STREAMED)):
                 bind(level, cache_bytes)
                 for n in lengths:
                     expected = op(x0[:n], grad0[:n]).tobytes()
@@ -64,8 +74,9 @@ def sweep(level: str) -> None:
                         assert out.tobytes() == expected
                         if n % 7 == 0:
                             unusual(op, x, grad, out, expected)
-                        op(x, grad, out=x)
-                        assert x.tobytes() == expected
+                        place = x if n % 2 or not op.backward else grad
+                        op(x, grad, out=place)
+                        assert place.tobytes() == expected
             walks(op, places, x0, grad0)
     print("swept", level)
 
@@ -113,6 +124,194 @@ def test_nothing_outside_is_touched(level: str) -> None:
     finished = run(level)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == f"swept {level}\n"
+
+
+LIMIT = """
+import resource, sys
+import numpy as np
+import elufast
+x = np.linspace(-5, 5, 3_000_000)
+out = np.empty_like(x)
+some = slice(None, None, 1001)
+expected = elufast.elu(x[some], num_threads=1).tobytes()
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[1]) << 20), hard))
+def no_memory(call):
+    try:
+        call()
+    except MemoryError:
+        return True
+"""
+
+
+@needs_address_space
+@pytest.mark.parametrize("mib", [1, 5, 9, 17])
+def test_no_room_for_a_result(mib: int) -> None:
+    code = """
+for n in (1, 2):
+    assert no_memory(lambda: elufast.elu(x, num_threads=n))
+    assert no_memory(lambda: elufast.elu_backward(x, x, num_threads=n))
+    assert no_memory(lambda: elufast.elu(x[::-1], num_threads=n))
+    kept = x[some].tobytes()
+    assert no_memory(lambda: elufast.elu(x[:-1], out=x[1:], num_threads=n))
+    assert x[some].tobytes() == kept
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+assert elufast.elu(x)[some].tobytes() == expected
+print("done")
+"""
+    assert run_python(LIMIT + code, str(mib)).strip() == "done"
+
+
+@needs_address_space
+@pytest.mark.parametrize("mib", [1, 5, 9, 17])
+def test_no_room_for_the_stacks_of_threads(mib: int) -> None:
+    """Without a check libgomp ends the process: the call runs in fewer threads instead."""
+    code = """
+for n in (2, 3, 1, 4):
+    assert elufast.elu(x, out=out, num_threads=n)[some].tobytes() == expected
+    out[:] = 0
+    assert elufast.elu(x[::-1], out=out[::-1], num_threads=n)[::-1][some].tobytes() == expected
+print("done")
+"""
+    assert run_python(LIMIT + code, str(mib)).strip() == "done"
+
+
+NO_MEMORY = """
+import sys
+import numpy as np
+import elufast
+from _testcapi import remove_mem_hooks, set_nomemory
+x, out = np.linspace(-5, 5, 70_000), np.zeros(70_000)
+x4 = x.astype(np.float32)
+CALLS = {
+    "new": lambda: elufast.elu(x),
+    "threads": lambda: elufast.elu(x, out=out, num_threads=2),
+    "small": lambda: elufast.elu_backward(x[:9], x[:9]),
+    "blocks": lambda: elufast.elu(x[::-1], out=out, num_threads=2),
+    "other byte order": lambda: elufast.selu(x.view(">f8"), out=out),
+    "overlap": lambda: elufast.elu(x[:-1], out=x[1:]),
+    "in place": lambda: elufast.celu_(x, 0.5),
+    "in place, strided": lambda: elufast.celu_(x[::-2], 0.5),
+    "list": lambda: elufast.elu([1.0, -2.0]),
+    "wrong": lambda: elufast.elu(x, out=x4),
+    "scalar": lambda: elufast.elu(np.float32(-2)),
+    "subclass": lambda: elufast.elu(np.ma.masked_array(x4)),
+    "wide": lambda: elufast.elu_backward(x4, x4, 1e300, num_threads=2),
+    "threads set": lambda: elufast.set_num_threads(2),
+    "info": elufast.runtime_info,
+}
+for name, call in CALLS.items():
+    for warm in range(3):
+        try:
+            call()
+        except TypeError:
+            pass
+    failures = 0
+    for first in range(400):
+        kept = x.tobytes()
+        raised = None
+        set_nomemory(first, first + 1)
+        try:
+            call()
+        except BaseException as error:
+            raised = error
+        finally:
+            remove_mem_hooks()
+        if type(raised) is MemoryError:
+            failures += 1
+            assert x.tobytes() == kept, (name, first)
+        elif raised is None or (name == "wrong" and type(raised) is TypeError):
+            break
+        elif type(raised) is SystemError:  # of NumPy or Python, where they forget to set an exception
+            assert x.tobytes() == kept, (name, first)
+        else:
+            raise raised
+    else:
+        raise SystemExit(f"{name} never succeeds")
+    print(failures, name)
+"""
+
+
+def test_every_allocation_that_fails_is_a_memory_error() -> None:
+    """Each allocation of Python's allocators in a call in turn; after it nothing has been written."""
+    pytest.importorskip("_testcapi")
+    lines = run_python(NO_MEMORY).splitlines()
+    failures = {name: int(count) for count, name in (line.split(" ", 1) for line in lines)}
+    assert len(failures) == 15
+    assert min(failures[name] for name in ("new", "threads", "blocks", "overlap", "list", "scalar", "wide")) >= 1, (
+        failures
+    )
+
+
+INTERRUPT = """
+import _thread, signal, sys, threading, time
+import numpy as np
+import elufast
+x = np.linspace(-5, 5, 1_000_003)
+step = -1 if sys.argv[1] == "blocks" else 1
+view, out, num_threads = x[::step], np.empty_like(x)[::step], int(sys.argv[2])
+expected = elufast.elu(x).tobytes()
+inside, interrupts = False, 0
+def handler(*_):
+    global inside
+    if inside:
+        inside = False
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, handler)
+stop = threading.Event()
+def press():
+    while not stop.wait(0.002):
+        _thread.interrupt_main()
+pressing = threading.Thread(target=press)
+pressing.start()
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    try:
+        inside = True
+        elufast.elu(view, out=out, num_threads=num_threads)
+        elufast.elu(view)
+        inside = False
+    except KeyboardInterrupt:
+        interrupts += 1
+        assert elufast.elu(view, out=out, num_threads=num_threads)[::step].tobytes() == expected
+stop.set()
+pressing.join()
+print(interrupts)
+"""
+
+
+@pytest.mark.parametrize("num_threads", ["1", "2"])
+@pytest.mark.parametrize("way", ["contiguous", "blocks"])
+def test_interrupts(way: str, num_threads: str) -> None:
+    """Ctrl-C takes effect between calls: arrays stay whole, and the threads are free for the next call."""
+    assert int(run_python(INTERRUPT, way, num_threads)) >= 5
+
+
+@needs_address_space
+@pytest.mark.skipif(sys.maxsize < 2**40, reason="needs addresses of 64 bits")
+def test_strides_and_offsets_of_more_than_32_bits(level: str) -> None:
+    """Few elements, gigabytes apart, in memory that is promised but never used: `make sizes` has them all."""
+    memory = mmap.mmap(-1, 14 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    everything = np.frombuffer(memory, np.uint8)
+    for dtype in DTYPES:
+        size = np.dtype(dtype).itemsize
+        for gap in ((1 << 31) + size, (1 << 32) - 8, (1 << 32) + 8 * size, (1 << 31) - size + 1):
+            shapes = {(3,): (gap,), (3, 50): (gap, size), (50, 3): (3 * size, gap), (2, 1, 7): (gap, 0, -size)}
+            for shape, strides in shapes.items():
+                low = -sum(min(0, s * (n - 1)) for n, s in zip(shape, strides, strict=True))
+                x, out = (np.ndarray(shape, dtype, everything, low + start, strides) for start in (64, 64 + (1 << 20)))
+                values, grad = (sample(dtype, x.size, seed=k).reshape(shape) for k in (60, 61))
+                x[...] = values
+                for op in ops("forward", "backward", alphas=(0.3,)):
+                    expected = bits(op(values, grad))
+                    for view in (np.s_[:], np.s_[::-1]):
+                        assert bits(op(x[view], grad[view])[view]) == expected
+                        op(x[view], grad[view], out=out[view], num_threads=2)
+                        assert bits(out) == expected
+                elufast.elu_(x)
+                assert bits(x) == bits(elufast.elu(values))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, LINUX, ROUNDS, Op, bits, ops, run_python, sample, specials
+from support import DTYPES, LINUX, ROUNDS, Op, bits, bound, ops, run_python, sample, specials
 
 import elufast
 from elufast import _runtime
@@ -178,26 +180,102 @@ class Environment(ctypes.Structure):
 
 
 MXCSR_FLAGS = 0x3F
+MODES = {
+    "default": 0,
+    "downward": 0x2000,
+    "upward": 0x4000,
+    "toward zero": 0x6000,
+    "flush to zero": 0x8000,
+    "denormals are zero": 0x0040,
+}
+needs_fenv = pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="writes glibc's fenv_t")
 
 
-@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="reads glibc's fenv_t")
-@pytest.mark.parametrize("mode", ["default", "upward", "flush to zero"])
-def test_environment_is_left_as_it_was(mode: str, level: str) -> None:
+@contextmanager
+def floating_point_mode(mode: str) -> Iterator[Callable[[], int]]:
+    """The mode in this thread, and a function that reads the register."""
     libm = ctypes.CDLL("libm.so.6")
-    before, set_to, after = Environment(), Environment(), Environment()
-    x = sample(np.float64, 70_000, seed=81)
+    before, now = Environment(), Environment()
     libm.fegetenv(ctypes.byref(before))
-    set_to.x87[:], set_to.mxcsr = before.x87[:], before.mxcsr
-    set_to.mxcsr |= {"default": 0, "upward": 0x4000, "flush to zero": 0x8040}[mode]
+    now.x87[:], now.mxcsr = before.x87[:], before.mxcsr | MODES[mode]
+
+    def read() -> int:
+        libm.fegetenv(ctypes.byref(now))
+        return int(now.mxcsr)
+
     try:
-        libm.fesetenv(ctypes.byref(set_to))
-        elufast.elu(x)
-        elufast.elu_backward(x, x[::-1], num_threads=2)
-        libm.fegetenv(ctypes.byref(after))
+        libm.fesetenv(ctypes.byref(now))
+        yield read
     finally:
         libm.fesetenv(ctypes.byref(before))
-    assert after.mxcsr & ~MXCSR_FLAGS == set_to.mxcsr & ~MXCSR_FLAGS
-    assert bits(elufast.elu(x)) == bits(elufast.elu(x.copy()))
+
+
+MODE_OPS = [
+    *ops("forward", "backward", alphas=(0.3,)),
+    *(Op("elu", 1.0, mode) for mode in ("forward", "backward", "from_output")),
+    *(Op("celu", alpha, mode) for alpha in (-0.7, 1e-42) for mode in ("forward", "backward")),
+]
+
+
+@needs_fenv
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mode_of_the_caller(dtype: Any, mode: str, level: str) -> None:
+    """Whatever mode another library has left: the same bits, from every thread and way to a kernel; no mode changed."""
+    x = sample(dtype, 33_000, seed=81)
+    x[1::7] = np.finfo(dtype).smallest_subnormal * np.arange(-2400, 2400)[: x[1::7].size]
+    other = x.astype(x.dtype.newbyteorder())
+    out = np.empty_like(x)
+    for op in MODE_OPS:
+        with bound(level):
+            expected = op(x, num_threads=1)
+        for given, num_threads, cache_bytes in (
+            (x[:3000], 1, 1 << 40),
+            (x, 1, 1 << 40),
+            (x, 2, 1),
+            (x[::-1], 2, 1 << 40),
+            (other, 1, 1 << 40),
+        ):
+            target = out[: given.size]
+            with bound(level, cache_bytes), floating_point_mode(mode) as read:
+                before = read()
+                op(given, given, out=target, num_threads=num_threads)
+                after = read()
+            assert bits(target[:: -1 if given.strides < (0,) else 1]) == bits(expected[: given.size]), op
+            assert after & ~MXCSR_FLAGS == before & ~MXCSR_FLAGS, op
+
+
+@needs_fenv
+def test_mode_that_the_threads_inherit() -> None:
+    """OpenMP's threads start with the mode of the call that starts them, and keep it."""
+    code = """
+import ctypes, sys
+import numpy as np
+from test_runtime import floating_point_mode
+import elufast
+x = -np.exp(np.linspace(-740, 3, 200_000))
+expected = [elufast.elu(x, num_threads=1).tobytes(), elufast.elu_backward(x, x, num_threads=1).tobytes()]
+def right():
+    results = elufast.elu(x, num_threads=2), elufast.elu_backward(x, x, num_threads=2)
+    return [r.tobytes() for r in results] == expected
+with floating_point_mode(sys.argv[1]):
+    first = right()
+print(first, right())
+"""
+    for mode in MODES:
+        assert run_python(code, mode).split() == ["True", "True"], mode
+
+
+def test_after_torch_flushes_subnormals() -> None:
+    torch = pytest.importorskip("torch")
+    x = np.full(70_000, -np.finfo(np.float32).smallest_subnormal * 1000)
+    expected = bits(elufast.selu(x)), bits(elufast.selu(x[:10]))
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU does not flush")
+    try:
+        assert (bits(elufast.selu(x, num_threads=2)), bits(elufast.selu(x[:10]))) == expected
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_import_changes_no_environment() -> None:

@@ -130,7 +130,7 @@ def _overlaps_itself(array: Array) -> bool:
 
 def _same_elements(a: Array, out: Array) -> bool:
     return (
-        a.ctypes.data == out.ctypes.data
+        _entry.address(a) == _entry.address(out)
         and a.strides == out.strides
         and a.dtype == out.dtype
         and (out.flags.forc or not _overlaps_itself(out))

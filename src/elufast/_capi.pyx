@@ -27,11 +27,14 @@ cdef int run(
     Family family, Mode mode, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha
 ) except -1 nogil:
     cdef elu_params_t s
+    cdef uint64_t fp_mode
     cdef int op
     if not elu_takes(family, mode, alpha):
         return refuse(family, mode, alpha)
+    fp_mode = elu_enter()
     op = elu_prepare(family, mode, alpha, real is float, &s)
     (kernels_f32 if real is float else kernels_f64)[op](x, grad, out, n, s)
+    elu_leave(fp_mode)
     return 0
 
 

@@ -72,6 +72,8 @@ cdef extern from "elufast.h" nogil:
     double elufast_one_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept
 
 cdef extern from "_span.h" nogil:
+    uint64_t elu_enter() noexcept
+    void elu_leave(uint64_t mode) noexcept
     void elu_span(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,
         ptrdiff_t itemsize, elu_params_t s, bint stream,

@@ -8,6 +8,7 @@ NumPy's iterator, block by block. All else goes to ``_api``, which validates, co
 import os
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
@@ -16,6 +17,7 @@ from cpython.pythread cimport (
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX
 from libc.math cimport fabs
+from libc.stdint cimport uint64_t
 from numpy cimport ndarray
 
 from elufast import _runtime
@@ -45,7 +47,35 @@ cdef extern from *:
     static void elu_note_fork(void) { elu_forked = 1; }
     #define elu_watch_forks() pthread_atfork(NULL, NULL, elu_note_fork)
     #endif
+
+    #if defined(_OPENMP) && !defined(_WIN32)
+    static _Thread_local int elu_team = 1; /* threads of the last parallel region, which OpenMP keeps */
+
+    static void *elu_wait(void *gate) {
+        pthread_mutex_lock(gate);
+        pthread_mutex_unlock(gate);
+        return NULL;
+    }
+
+    /* Where one of its threads cannot be started (no memory for its stack, too many processes) libgomp ends the
+     * process. So those that a region would start are started first, all at once. */
+    static int elu_can_start(int threads) {
+        pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+        pthread_t started[1024];
+        int n = 0, more = threads - elu_team;
+        pthread_mutex_lock(&gate);
+        while (n < more && n < 1024 && pthread_create(&started[n], NULL, elu_wait, &gate) == 0) n++;
+        pthread_mutex_unlock(&gate);
+        for (int i = 0; i < n; i++) pthread_join(started[i], NULL);
+        if (n < more) return 0;
+        elu_team = threads;
+        return 1;
+    }
+    #else
+    #define elu_can_start(threads) 1
+    #endif
     """
+    bint elu_can_start(int threads) nogil
     int omp_get_max_threads() nogil
     int omp_get_thread_limit() nogil
     int omp_in_parallel() nogil
@@ -84,6 +114,8 @@ cdef ptrdiff_t cache_bytes
 cdef int team_limit
 cdef int openmp_default = 0
 cdef PyThread_type_lock pool = PyThread_allocate_lock()
+if pool == NULL:
+    raise MemoryError
 
 # OpenMP's threads do not survive a fork. The handler misses a bare clone(), the process number a child that has its
 # parent's number, in a namespace of its own.
@@ -110,6 +142,10 @@ def bind(loops, long last_level_cache, int num_threads, unusual):
     cache_bytes, team_limit = last_level_cache, num_threads
     if openmp_default == 0:  # at import; threadpoolctl may have limited OpenMP already
         openmp_default = max(num_threads, omp_get_max_threads())
+
+
+def address(ndarray array) -> int:
+    return <size_t> cnp.PyArray_DATA(array)
 
 
 def limit_threads(int num_threads):
@@ -147,9 +183,12 @@ cdef void judge(int op, bint single, ptrdiff_t n, double start):
 
 cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    return elu_prepare(
+    cdef uint64_t mode = elu_enter() if family == CELU else 0
+    cdef int op = elu_prepare(
         family, DO_FROM_OUTPUT if from_output else DO_BACKWARD if backward else DO_FORWARD, alpha, single, s
     )
+    elu_leave(mode)
+    return op
 
 
 cdef int team(ptrdiff_t bytes, int asked):
@@ -166,6 +205,16 @@ cdef int team(ptrdiff_t bytes, int asked):
     return min(most, MAX_TEAM)
 
 
+cdef bint take_threads(int threads):
+    """Have the threads of OpenMP for one call, if no other call has them and the system can start them."""
+    if threads == 1 or not PyThread_acquire_lock(pool, NOWAIT_LOCK):
+        return False
+    if elu_can_start(threads):
+        return True
+    PyThread_release_lock(pool)
+    return False
+
+
 cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
     cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
@@ -177,12 +226,15 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
     cdef int threads
     cdef bint stream
     cdef double start
+    cdef uint64_t mode
     if n <= KEEP_GIL:
+        mode = elu_enter()
         kernel(px, pg, po, n, s[0])
+        elu_leave(mode)
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
     threads = team(n * itemsize, asked)
-    if threads > 1 and PyThread_acquire_lock(pool, NOWAIT_LOCK):
+    if take_threads(threads):
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
@@ -200,6 +252,28 @@ cdef inline ndarray flat(ndarray a):
     return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
 
 
+cdef extern from "numpy/arrayobject.h":
+    # Where memory is missing NumPy 2 returns NULL without an exception, which numpy/__init__.pxd takes for one.
+    cnp.NpyIter* new_iterator "NpyIter_AdvancedNew"(
+        cnp.npy_intp nop, cnp.PyArrayObject** op, cnp.npy_uint32 flags, cnp.NPY_ORDER order, cnp.NPY_CASTING casting,
+        cnp.npy_uint32* op_flags, cnp.PyArray_Descr** op_dtypes, int oa_ndim, int** op_axes,
+        const cnp.npy_intp* itershape, cnp.npy_intp buffersize,
+    )
+
+cdef cnp.NpyIter* iterator(
+    int operands, cnp.PyArrayObject** ops, cnp.npy_uint32* op_flags, cnp.PyArray_Descr** dtypes
+) except NULL:
+    cdef cnp.NpyIter* it = new_iterator(
+        operands, ops,
+        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
+        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
+        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
+    )
+    if it == NULL and not PyErr_Occurred():
+        raise MemoryError
+    return it
+
+
 cdef struct Walk:
     cnp.NpyIter* it
     IterNext next
@@ -208,10 +282,12 @@ cdef struct Walk:
     bint empty
 
 
-cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, elu_params_t s) noexcept nogil:
+cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, const elu_params_t* s) noexcept nogil:
+    cdef uint64_t mode = elu_enter()
     while not w.empty:
-        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s)
+        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s[0])
         w.empty = not w.next(w.it)
+    elu_leave(mode)
 
 
 cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
@@ -234,18 +310,13 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
         op_flags[i] = cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
         op_flags[i] |= cnp.NPY_ITER_READONLY if i < inputs else cnp.NPY_ITER_WRITEONLY
         dtypes[i] = float32 if single else float64
-    cdef cnp.NpyIter* it = cnp.NpyIter_AdvancedNew(
-        inputs + 1, ops,
-        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
-        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
-        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
-    )
+    cdef cnp.NpyIter* it = iterator(inputs + 1, ops, op_flags, dtypes)
     try:
         size = cnp.NpyIter_GetIterSize(it)
         if size == 0:
             return 0
         threads = team(size * cnp.PyArray_ITEMSIZE(out), asked)
-        if threads > 1 and not PyThread_acquire_lock(pool, NOWAIT_LOCK):
+        if not take_threads(threads):
             threads = 1
         try:
             walks = <Walk*> PyMem_Calloc(threads, sizeof(Walk))
@@ -253,8 +324,12 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 raise MemoryError
             walks[0].it = it
             while made < threads:
-                walks[made].it = cnp.NpyIter_Copy(it)
+                # Not NpyIter_Copy, which writes to address 0 where memory is missing.
+                walks[made].it = iterator(inputs + 1, ops, op_flags, dtypes)
                 made += 1
+            # All buffers before the first one holds elements: NpyIter_Deallocate writes those of out back.
+            for i in range(threads):
+                cnp.NpyIter_ResetToIterIndexRange(walks[i].it, 0, 0, NULL)
             for i in range(threads):
                 part = walks[i].it
                 cnp.NpyIter_ResetToIterIndexRange(
@@ -266,10 +341,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, s[0])
+                    walk_range(&walks[0], inputs, kernel, s)
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, s[0])
+                        walk_range(&walks[i], inputs, kernel, s)
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)

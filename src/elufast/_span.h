@@ -1,4 +1,7 @@
-/* A kernel over a run of contiguous elements, with ordinary or with streaming stores.
+/* A kernel over a run of contiguous elements, in the default floating-point mode, with ordinary or with streaming stores.
+ *
+ * The caller may have left another mode: another rounding direction, subnormals flushed to zero. It would change results,
+ * and each thread has its own. So every run puts the default in place, and then the caller's back.
  *
  * Past the last-level cache an ordinary store first reads the line that it overwrites. A streaming store does not; the
  * results go through a buffer that stays in the first-level cache, so the kernels need no variant for it.
@@ -8,8 +11,45 @@
 
 #include "_elu.h"
 
+/* Two additions tell a mode that rounds otherwise, a third one that flushes; reading the mode costs six times as much. */
+static const volatile double ELU_SMALL = 0x1p-60, ELU_TINY = 0x1p-1074;
+static inline int elu_usual(void) {
+    double small = ELU_SMALL, tiny = ELU_TINY;
+    return 1 + small == 1 - small && tiny + tiny != 0;
+}
+
+/* elu_enter() returns 0 where the mode is the usual one, else what elu_leave() needs to put it back. */
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
+static inline uint64_t elu_enter(void) {
+    if (elu_usual())
+        return 0;
+    uint64_t mode = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return mode | (uint64_t)1 << 32;
+}
+static inline void elu_leave(uint64_t mode) {
+    if (mode)
+        _mm_setcsr((unsigned)mode);
+}
+#elif defined(__aarch64__)
+static inline uint64_t elu_enter(void) {
+    if (elu_usual())
+        return 0;
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, xzr" : "=&r"(mode)::"memory");
+    return mode;
+}
+static inline void elu_leave(uint64_t mode) {
+    if (mode)
+        __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory");
+}
+#else
+#define elu_enter() 0
+#define elu_leave(mode) (void)(mode)
+#endif
+
+#if defined(__SSE2__) || defined(_M_X64)
 #define ELU_STREAM 1
 static inline void elu_stream(char *out, const char *from, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64)
@@ -27,6 +67,7 @@ enum { ELU_BUFFER = 4096 };
 
 static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                             ptrdiff_t itemsize, elu_params_t s, int stream) {
+    uint64_t mode = elu_enter();
     if (ELU_STREAM && stream) {
         _Alignas(64) char buffer[ELU_BUFFER];
         ptrdiff_t head = (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) / itemsize, block = ELU_BUFFER / itemsize;
@@ -42,6 +83,7 @@ static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad
         ELU_STREAM_END();
     }
     kernel(x, grad, out, n, s);
+    elu_leave(mode);
 }
 
 #endif
