@@ -45,7 +45,7 @@ CASES = [(kernel, dtype) for kernel in CALLS for dtype in ("float32", "float64")
 # calls is there to load what is loaded lazily.
 VALGRIND = [
     *("valgrind", "--tool=callgrind", "--collect-atstart=no"),
-    *("--toggle-collect=__pyx_pw_7elufast_6_entry_*elu*", "--dump-before=*thread_limit"),
+    *("--toggle-collect=__pyx_pw_7elufast_6_entry_*elu*", "--dump-before=*_entry_*thread_limit"),
 ]
 DRIVER = f"""
 import numpy as np

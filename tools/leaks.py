@@ -119,19 +119,22 @@ def main() -> None:
         eval(call, test_errors.PUBLIC, given)  # one that raises is no right call
     for call in calls:
         run(call, given, 100)
-    run(calls[texts.index("runtime_info()")], given, 1000)  # whose files and paths fill more of the caches of malloc
     shared = given | {name: value for name, value in vars(np).items() if name in ("float32", "float64")}
     shared |= {"dtype f4": np.dtype("f4"), "dtype f8": np.dtype("f8")}
     counts = {name: sys.getrefcount(value) for name, value in shared.items()}
     times = -(-total // len(calls))
+    limit = SMALLEST / 2 * times + CACHES
     kept: dict[str, int] = {}
     before_all, before_threads = resident(), threads()
     gc.collect()
     gc.freeze()
     for number, (text, call) in enumerate(zip(texts, calls, strict=True), 1):
-        before = in_use()
-        run(call, given, times)
-        kept[text] = in_use() - before
+        for _ in range(8):  # caches fill up, malloc's too; a leak goes on
+            before = in_use()
+            run(call, given, times)
+            kept[text] = in_use() - before
+            if kept[text] < limit:
+                break
         if number % (len(calls) // 10) == 0:
             print(f"{number * times:9} calls, resident {resident() / 2**20:.1f} MiB", flush=True)
     done = times * len(calls)
@@ -140,7 +143,7 @@ def main() -> None:
         for name, value in shared.items()
         if sys.getrefcount(value) != counts[name]
     }
-    leaks = {text: grown for text, grown in kept.items() if grown >= SMALLEST / 2 * times + CACHES}
+    leaks = {text: grown for text, grown in kept.items() if grown >= limit}
     print(f"{done} calls: {len(test_errors.WRONG)} wrong ones and {len(RIGHT)} right ones, {times} times each")
     print(f"malloc holds {sum(kept.values())} bytes more, {sum(kept.values()) / done:.4f} a call")
     print(f"resident memory grew by {resident() - before_all} bytes, threads by {threads() - before_threads}")
