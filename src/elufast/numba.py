@@ -83,6 +83,15 @@ def _one_by_scalar(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: f
         out[index] = _scalar(family, mode, grad[index], x[index], alpha)
 
 
+@register_jitable(forceinline=True)
+def _run_aligned(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
+    """Numba takes every array for aligned, whatever its flags; C must not."""
+    if (_address(grad) | _address(x) | _address(out)) % x.itemsize:
+        _one_by_scalar(family, mode, grad, x, out, alpha)
+    else:
+        _run(family, mode, grad, x, out, alpha)
+
+
 def _overload(function: Callable[..., Any], template: Callable[..., Any]) -> None:
     template.__annotations__ = {}  # Numba takes them for a part of the signature, which a lambda lacks
     overload(function, jit_options={"forceinline": True}, target="cpu")(template)
@@ -94,8 +103,8 @@ def _fill(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> 
 
 def _fill_compiled(family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: Any) -> Callable[..., None]:
     arrays = (grad, x, out)
-    if x.layout in "CF" and all(array.layout == x.layout and array.aligned for array in arrays):
-        return lambda family, mode, grad, x, out, alpha: _run(family, mode, grad, x, out, alpha)
+    if x.layout in "CF" and all(array.layout == x.layout for array in arrays):
+        return lambda family, mode, grad, x, out, alpha: _run_aligned(family, mode, grad, x, out, alpha)
     return lambda family, mode, grad, x, out, alpha: _one_by_scalar(family, mode, grad, x, out, alpha)
 
 
