@@ -60,10 +60,11 @@ test: .venv/ready ## run the tests
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 # Python's own start-up leaves memory unfreed; a guard page must end its process; what cannot be had must be NULL.
+# Without joblib's workers, which hang now and then: they are replaced when their memory grows, and here it does.
 test-sanitized: .venv-sanitized/ready ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  .venv-sanitized/bin/python -m pytest $(PYTEST_ARGS)
+	  .venv-sanitized/bin/python -m pytest --ignore=tests/test_sklearn.py $(PYTEST_ARGS)
 
 test-memcheck: .venv/ready ## a slice of the tests under valgrind: no invalid access and no unset value in elufast
 	.venv/bin/python tools/memcheck.py

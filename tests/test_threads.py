@@ -389,6 +389,7 @@ print("done")
     assert run_python(COUNT + code, OMP_WAIT_POLICY="passive", timeout=150).strip() == "done"
 
 
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="frames are larger under AddressSanitizer")
 def test_small_stacks() -> None:
     """Threads with the smallest stack that Python allows, where NumPy's own functions work."""
     code = """
