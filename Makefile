@@ -121,7 +121,7 @@ dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
 # Its own libgomp inside, the oldest platform tag that this machine's allows; tested where no compiler is on PATH.
 wheel: dist ## the wheel for other Linux machines, tested from a clean environment
 	rm -rf dist/linux .venv-wheel
-	PATH=.venv-lint/bin:$$PATH .venv-lint/bin/auditwheel repair --strip --wheel-dir dist/linux dist/*.whl
+	PATH=$(abspath .venv-lint/bin):$$PATH .venv-lint/bin/auditwheel repair --strip --wheel-dir dist/linux dist/*.whl
 	.venv-lint/bin/auditwheel show dist/linux/*.whl
 	$(PYTHON) -m venv --upgrade-deps .venv-wheel
 	.venv-wheel/bin/pip install --quiet --only-binary :all: --group test-core dist/linux/*.whl
