@@ -15,6 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=$1 python=$2 quick=${3:-}
 emulate=${EMULATE:-../shared/emulate}
+PATH=$PATH:/usr/sbin # for chroot
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE ELUFAST_ISA # NumPy's library would believe the former
 mkdir -p build
 
