@@ -106,13 +106,14 @@ def test_blocks_with_and_without_extremes(op: Op, dtype: Any, level: str) -> Non
     bind(level)
     rng = np.random.default_rng(9)
     far = {np.float32: (-41.0, 1e-13), np.float64: (-301.0, 1e-61)}[dtype]
-    n = 9 * 1024 + 333
+    size = 1024 // np.dtype(dtype).itemsize
+    n = 9 * size + size // 3
     for pattern in range(0, 1 << 9, 7):
         x, grad = (rng.standard_normal(n).astype(dtype) for _ in range(2))
         for block in range(9):
             if pattern >> block & 1:
                 x_or_grad = (x, grad)[block & 1]
-                x_or_grad[block * 1024 + int(rng.integers(1024))] = far[block & 1]
+                x_or_grad[block * size + int(rng.integers(size))] = far[block & 1]
         alone = np.concatenate([op(x[i : i + 64], grad[i : i + 64]) for i in range(0, n, 64)])
         assert bits(op(x, grad)) == bits(alone)
         for k in range(1 + op.backward):

@@ -457,13 +457,33 @@ def measure(options: argparse.Namespace, names: list[str]) -> Times:
     return times
 
 
-def summary(times: Times) -> str:
-    """Cells that elufast loses, and the geometric mean of its lead over the fastest alternative."""
-    lead: dict[Cell, float] = {}
+def leads(times: Times) -> dict[Cell, float]:
+    """How many times as long the fastest alternative takes, for each cell that has one."""
+    lead = {}
     for cell, best in times.items():
         others = [t for name, t in best.items() if name != "elufast" and name not in FLOORS]
         if others and "elufast" in best:
             lead[cell] = min(others) / best["elufast"]
+    return lead
+
+
+def leads_table(times: Times) -> str:
+    """The leads, a column for each size, as Markdown."""
+    lead = leads(times)
+    sizes = sorted({cell[4] for cell in lead})
+    rows = [
+        f"| function | dtype | threads | mode | {' | '.join(f'n {size}' for size in sizes)} |",
+        "|---" * 4 + "|---:" * len(sizes) + "|",
+    ]
+    for row in dict.fromkeys(cell[:4] for cell in sorted(lead)):
+        values = [lead.get((*row, size)) for size in sizes]
+        rows.append(f"| {' | '.join(map(str, row))} | {' | '.join('' if v is None else f'{v:.2f}' for v in values)} |")
+    return "\n".join(rows)
+
+
+def summary(times: Times) -> str:
+    """Cells that elufast loses, and the geometric mean of its lead over the fastest alternative."""
+    lead = leads(times)
     lost = sorted((value, cell) for cell, value in lead.items() if value < 1)
     mean = math.exp(sum(map(math.log, lead.values())) / max(len(lead), 1))
     lines = [
@@ -573,7 +593,7 @@ def main() -> None:
     times = measure(options, names)
     options.output.mkdir(parents=True, exist_ok=True)
     text = f"{machine()}\n\n{summary(times)}\n"
-    (options.output / "peers.md").write_text(f"{text}\n{table(times, names)}\n")
+    (options.output / "peers.md").write_text(f"{text}\n{leads_table(times)}\n\n{table(times, names)}\n")
     records = [[*cell, best] for cell, best in times.items()]
     (options.output / "peers.json").write_text(json.dumps(records))
     if importlib.util.find_spec("matplotlib"):

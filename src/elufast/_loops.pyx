@@ -18,7 +18,8 @@ ctypedef fused real:
 
 
 cdef enum:
-    BLOCK = 1024
+    BLOCK = 1024  # bytes: in place, past the cache, the memory idles while a longer one is computed
+    HELD = 256  # floats or, at most, doubles in it
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
     uint32_t x32, grad32
@@ -43,13 +44,13 @@ cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i, size
-    cdef real held[BLOCK]
+    cdef real held[HELD]
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> BLOCK)
+        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
         if not extreme:
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
@@ -91,13 +92,13 @@ cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n,
 
 cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i, size
-    cdef real held[BLOCK]
+    cdef real held[HELD]
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> BLOCK)
+        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
         if not extreme:
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
@@ -139,13 +140,13 @@ cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i, size
-    cdef real held[BLOCK]
+    cdef real held[HELD]
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> BLOCK)
+        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
         if not extreme:
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
@@ -187,13 +188,13 @@ cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
     cdef ptrdiff_t i, size
-    cdef real held[BLOCK]
+    cdef real held[HELD]
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
     while n > 0:
-        size = min(n, <ptrdiff_t> BLOCK)
+        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
         if not extreme:
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
