@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 DTYPES = (np.float32, np.float64)
 LINUX = sys.platform == "linux"
+SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")  # as `make test-sanitized` does
 ROUNDS = int(os.environ.get("ELUFAST_ROUNDS", "10"))  # `make processes` sets it to 200
 
 mpmath.mp.dps = 50

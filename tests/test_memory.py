@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import signal
 import subprocess
 import sys
@@ -15,16 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, LINUX, Array, bind, bits, ops, run_python, sample
+from support import DTYPES, LINUX, SANITIZED, Array, bind, bits, ops, run_python, sample
 
 import elufast
 from elufast import _dispatch
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="mprotect as Linux has it")
 
-needs_address_space = pytest.mark.skipif(
-    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer takes terabytes of addresses"
-)
+needs_address_space = pytest.mark.skipif(SANITIZED, reason="AddressSanitizer takes terabytes of addresses")
 PAGE = mmap.PAGESIZE
 MAP_NORESERVE = 0x4000
 OPS = ops("forward", "backward", "from_output", alphas=(1.0, 0.3))

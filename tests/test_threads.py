@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import LINUX, ROUNDS, bits, ops, run_python, sample
+from support import LINUX, ROUNDS, SANITIZED, bits, ops, run_python, sample
 
 import elufast
 
@@ -389,7 +389,7 @@ print("done")
     assert run_python(COUNT + code, OMP_WAIT_POLICY="passive", timeout=150).strip() == "done"
 
 
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="frames are larger under AddressSanitizer")
+@pytest.mark.skipif(SANITIZED, reason="frames are larger under AddressSanitizer")
 def test_small_stacks() -> None:
     """Threads with the smallest stack that Python allows, where NumPy's own functions work."""
     code = """

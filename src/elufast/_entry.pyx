@@ -15,8 +15,6 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
 )
 from cython.parallel cimport prange
-from libc.float cimport DBL_MAX
-from libc.math cimport fabs
 from libc.stdint cimport uint64_t
 from numpy cimport ndarray
 
@@ -88,11 +86,15 @@ cdef extern from "numpy/arrayobject.h":
     ndarray PyArray_NewLikeArray(ndarray prototype, cnp.NPY_ORDER order, cnp.PyArray_Descr* descr, int subok)
     cnp.PyArray_Descr* descr "PyArray_DESCR"(ndarray a) noexcept
     cnp.PyArray_Descr* PyArray_DescrFromType(int typenum)
-
-# As NumPy's own declaration from 2.2 on; the earlier one does not compile.
-cdef extern from "numpy/arrayobject.h":
+    # As NumPy's own declaration from 2.2 on; the earlier one does not compile.
     ctypedef int (*IterNext "NpyIter_IterNextFunc *")(cnp.NpyIter*) noexcept nogil
     IterNext NpyIter_GetIterNext(cnp.NpyIter*, char**) except NULL
+    # Where memory is missing NumPy 2 returns NULL without an exception, which numpy/__init__.pxd takes for one.
+    cnp.NpyIter* new_iterator "NpyIter_AdvancedNew"(
+        cnp.npy_intp nop, cnp.PyArrayObject** op, cnp.npy_uint32 flags, cnp.NPY_ORDER order, cnp.NPY_CASTING casting,
+        cnp.npy_uint32* op_flags, cnp.PyArray_Descr** op_dtypes, int oa_ndim, int** op_axes,
+        const cnp.npy_intp* itershape, cnp.npy_intp buffersize,
+    )
 
 cnp.import_array()
 
@@ -181,13 +183,15 @@ cdef void judge(int op, bint single, ptrdiff_t n, double start):
         rest = 0.1
 
 
-cdef int prepare(Family family, bint backward, bint from_output, double alpha, bint single, elu_params_t* s):
+cdef inline Mode what(bint backward, bint from_output) noexcept:
+    return DO_FROM_OUTPUT if from_output else DO_BACKWARD if backward else DO_FORWARD
+
+
+cdef int prepare(Family family, Mode mode, double alpha, bint single, elu_params_t* s):
     """Fill in the parameters and return the kernel's number."""
-    cdef uint64_t mode = elu_enter() if family == CELU else 0
-    cdef int op = elu_prepare(
-        family, DO_FROM_OUTPUT if from_output else DO_BACKWARD if backward else DO_FORWARD, alpha, single, s
-    )
-    elu_leave(mode)
+    cdef uint64_t fp_mode = elu_enter() if family == CELU else 0
+    cdef int op = elu_prepare(family, mode, alpha, single, s)
+    elu_leave(fp_mode)
     return op
 
 
@@ -251,14 +255,6 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
 cdef inline ndarray flat(ndarray a):
     return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
 
-
-cdef extern from "numpy/arrayobject.h":
-    # Where memory is missing NumPy 2 returns NULL without an exception, which numpy/__init__.pxd takes for one.
-    cnp.NpyIter* new_iterator "NpyIter_AdvancedNew"(
-        cnp.npy_intp nop, cnp.PyArrayObject** op, cnp.npy_uint32 flags, cnp.NPY_ORDER order, cnp.NPY_CASTING casting,
-        cnp.npy_uint32* op_flags, cnp.PyArray_Descr** op_dtypes, int oa_ndim, int** op_axes,
-        const cnp.npy_intp* itershape, cnp.npy_intp buffersize,
-    )
 
 cdef cnp.NpyIter* iterator(
     int operands, cnp.PyArrayObject** ops, cnp.npy_uint32* op_flags, cnp.PyArray_Descr** dtypes
@@ -375,7 +371,7 @@ def evaluate(
     overlaps an input, the same elements. ``grad`` is x if there is none, ``num_threads`` 0 if not
     given."""
     cdef elu_params_t s
-    cdef int op = prepare(family, backward, from_output, alpha, cnp.PyArray_ITEMSIZE(out) == 4, &s)
+    cdef int op = prepare(family, what(backward, from_output), alpha, cnp.PyArray_ITEMSIZE(out) == 4, &s)
     compute(op, x, grad, out, &s, num_threads)
 
 
@@ -448,10 +444,9 @@ cdef inline object call(
     cdef bint flat
     cdef object to = None
     if (
-        type(alpha) is float
-        and (from_output is False or (from_output is True and <double> alpha > 0))
+        type(alpha) is float and (from_output is False or from_output is True)
+        and elu_takes(family, what(backward, from_output is True), <double> alpha)
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
-        and fabs(<double> alpha) <= DBL_MAX and (family != CELU or <double> alpha != 0)
         and usual(x, cnp.NPY_ARRAY_ALIGNED)
         and (not backward or (usual(grad, cnp.NPY_ARRAY_ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
     ):
@@ -470,7 +465,7 @@ cdef inline object call(
             ):
                 to = out
         if to is not None:
-            op = prepare(family, backward, from_output is True, alpha, descr(<ndarray> x) == float32, &s)
+            op = prepare(family, what(backward, from_output is True), alpha, descr(<ndarray> x) == float32, &s)
             if flat:
                 contiguous(op, <ndarray> x, <ndarray> grad, <ndarray> to, &s, asked)
             else:

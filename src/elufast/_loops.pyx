@@ -30,6 +30,16 @@ cdef inline bint held_extreme(Noted noted, real low) noexcept nogil:
     return elu_extreme_f32(noted.x32, noted.grad32, low) or elu_extreme_f64(noted.x64, noted.grad64)
 
 
+cdef inline Noted note(Noted noted, real x, real grad, real low) noexcept nogil:
+    if real is float:
+        noted.x32 = elu_note_x_f32(noted.x32, x)
+        noted.grad32 = elu_note_grad_f32(noted.grad32, grad)
+    else:
+        noted.x64 = elu_note_x_f64(noted.x64, x, low)
+        noted.grad64 = elu_note_grad_f64(noted.grad64, grad)
+    return noted
+
+
 # Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself. Those of backward try the formula
 # for moderate elements on a block, or, after a block that held an extreme one, the formula for all.
 
@@ -55,13 +65,10 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_unit_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_unit_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
             if not extreme and to != out:
@@ -69,13 +76,10 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
         if extreme:
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_unit_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_unit_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
@@ -103,13 +107,10 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
             if not extreme and to != out:
@@ -117,13 +118,10 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
         if extreme:
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
@@ -151,13 +149,10 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_selu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_selu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
             if not extreme and to != out:
@@ -165,13 +160,10 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
         if extreme:
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_selu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_selu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
@@ -199,13 +191,10 @@ cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n,
             to = &held[0] if out == x or out == grad else out
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     to[i] = elu_moderate_celu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     to[i] = elu_moderate_celu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
             if not extreme and to != out:
@@ -213,13 +202,10 @@ cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n,
         if extreme:
             noted = Noted(0, 0, 0, 0)
             for i in range(size):
+                noted = note(noted, x[i], grad[i], low)
                 if real is float:
-                    noted.x32 = elu_note_x_f32(noted.x32, x[i])
-                    noted.grad32 = elu_note_grad_f32(noted.grad32, grad[i])
                     out[i] = elu_backward_celu_f32(grad[i], x[i], s)
                 else:
-                    noted.x64 = elu_note_x_f64(noted.x64, x[i], low)
-                    noted.grad64 = elu_note_grad_f64(noted.grad64, grad[i])
                     out[i] = elu_backward_celu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
         x, grad, out, n = x + size, grad + size, out + size, n - size
