@@ -55,49 +55,9 @@ def test_tab_completion() -> None:
     assert all(hasattr(elufast, name) for name in dir(elufast))
 
 
-MISSING = {
-    "relu": "elufast has no 'relu': it computes ELU, SELU and CELU; instead use np.maximum(x, 0)",
-    "LeakyReLU": "elufast has no 'LeakyReLU': it computes ELU, SELU and CELU; instead use np.where(x > 0, x, 0.01 * x)",
-    "ELU": "elufast has no 'ELU'; did you mean elu?",
-    "selu_grad": "elufast has no 'selu_grad'; did you mean selu_backward or elu_backward or celu_backward?",
-    "set_threads": "elufast has no 'set_threads'; did you mean set_num_threads or get_num_threads?",
-    "transmogrify": "elufast has no 'transmogrify'; dir(elufast) lists what it has",
-}
-
-
-@pytest.mark.parametrize("name", MISSING)
-def test_name_that_is_missing(name: str) -> None:
-    assert not hasattr(elufast, name)
-    assert getattr(elufast, name, None) is None
-    for code, error in (
-        (f"import elufast; elufast.{name}", AttributeError),
-        (f"from elufast import {name}", ImportError),
-    ):
-        with pytest.raises(error) as raised:
-            exec(code)
-        assert str(raised.value) == MISSING[name]
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.stderr.splitlines()[-1] == f"{error.__name__}: {MISSING[name]}", "Python adds no guess of its own"
-
-
-def test_submodules_are_found() -> None:
-    """By `from elufast import`, which asks for an attribute first; a bare attribute says what to import."""
-    code = """
-from elufast import _hints
-import elufast
-try:
-    elufast.numba
-except AttributeError as error:
-    print(error)
-"""
-    assert run_python(code).strip() == "elufast.numba is a module of its own; import elufast.numba"
-
-
-def test_private_names_are_missing_as_ever() -> None:
-    with pytest.raises(AttributeError, match="module 'elufast' has no attribute '__wrapped__'"):
-        _ = elufast.__wrapped__  # type: ignore[attr-defined]
-    with pytest.raises(ImportError, match="cannot import name '_absent' from 'elufast'"):
-        exec("from elufast import _absent")
+def test_names_are_looked_up_the_fast_way() -> None:
+    """CPython specializes the lookup in a module only where the module has no ``__getattr__``."""
+    assert "__getattr__" not in vars(elufast)
 
 
 @by_name

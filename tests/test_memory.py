@@ -243,7 +243,7 @@ def test_every_allocation_that_fails_is_a_memory_error() -> None:
 
 
 INTERRUPT = """
-import _thread, signal, sys, threading, time
+import _thread, signal, sys, threading
 import numpy as np
 import elufast
 x = np.linspace(-5, 5, 1_000_003)
@@ -263,8 +263,7 @@ def press():
         _thread.interrupt_main()
 pressing = threading.Thread(target=press)
 pressing.start()
-end = time.monotonic() + 1.5
-while time.monotonic() < end:
+while interrupts < 20:
     try:
         inside = True
         elufast.elu(view, out=out, num_threads=num_threads)
@@ -275,7 +274,7 @@ while time.monotonic() < end:
         assert elufast.elu(view, out=out, num_threads=num_threads)[::step].tobytes() == expected
 stop.set()
 pressing.join()
-print(interrupts)
+print("done")
 """
 
 
@@ -283,7 +282,7 @@ print(interrupts)
 @pytest.mark.parametrize("way", ["contiguous", "blocks"])
 def test_interrupts(way: str, num_threads: str) -> None:
     """Ctrl-C takes effect between calls: arrays stay whole, and the threads are free for the next call."""
-    assert int(run_python(INTERRUPT, way, num_threads)) >= 5
+    assert run_python(INTERRUPT, way, num_threads).strip() == "done"
 
 
 @needs_address_space

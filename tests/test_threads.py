@@ -393,10 +393,10 @@ print("done")
 def test_small_stacks() -> None:
     """Threads with the smallest stack that Python allows, where NumPy's own functions work."""
     code = """
-import threading
+import sys, threading
 import numpy as np
 import elufast
-threading.stack_size(32 * 1024)
+threading.stack_size(max(32 * 1024, int(sys.argv[1])))
 x = np.linspace(-5, 5, 200_000)
 swapped = x.astype(">f8")
 results = []
@@ -414,7 +414,8 @@ assert len(results) == 10
 assert all(result.tobytes() == elufast.elu(x).tobytes() for result in (results[0], results[4], results[5], results[9]))
 print("done")
 """
-    assert run_python(code, OMP_STACKSIZE="16k").strip() == "done"
+    least = os.sysconf("SC_THREAD_STACK_MIN") if hasattr(os, "sysconf") else 16 * 1024
+    assert run_python(code, str(least), OMP_STACKSIZE=f"{least}b").strip() == "done"
 
 
 INTERRUPT = """

@@ -98,8 +98,9 @@ avx512() {
     grep -q "^v4: " build/bits-v4.txt || { echo "$what: v4 was not the level chosen"; exit 1; }
 }
 
-# What emulation makes too slow (minutes each), is about other libraries, reads /proc/cpuinfo, which is the host's, sets
-# RLIMIT_AS, which QEMU leaves out, or goes by the time that a call takes.
+# What emulation makes too slow (minutes each), is about other libraries, reads /proc/cpuinfo, which is the host's, or
+# the flags in /proc/self/stat, which QEMU leaves 0, sets RLIMIT_AS, which it leaves out, or goes by the time that a
+# call takes.
 SLOW=(
     --ignore=tests/test_cli.py --ignore=tests/test_dask.py --ignore=tests/test_docs.py --ignore=tests/test_keras.py
     --ignore=tests/test_pandas.py --ignore=tests/test_sklearn.py --ignore=tests/test_torch.py
@@ -108,5 +109,7 @@ SLOW=(
     --ignore=tests/test_coefficients.py --ignore=tests/test_examples.py --ignore=tests/test_packaging.py
     --deselect=tests/test_accuracy.py::test_every_float32_from_minus_20_to_minus_2_to_the_minus_26
     --deselect=tests/test_runtime.py::test_levels_are_those_the_kernel_names
+    --deselect=tests/test_processes.py::test_first_import_is_in_the_child
+    "--deselect=tests/test_processes.py::test_fork_after_another_librarys_work[torch-child]"
 )
 "$what"

@@ -63,7 +63,7 @@ void multiply(const float *x, const float *g, float *out, ptrdiff_t n, int threa
 }
 void repeat(elu_kernel_t kernel, const void *x, const void *g, void *out, ptrdiff_t n, const elu_params_t *s,
             int times) {
-    for (int i = 0; i < times; i++) kernel(x, g, out, n, *s);
+    for (int i = 0; i < times; i++) kernel(x, g, out, n, s);
 }
 double dependent_additions(long n) {
     unsigned long s = 1;

@@ -6,9 +6,6 @@
 array([-0.63212056,  0.        ,  2.        ])
 """
 
-import sys
-from typing import TYPE_CHECKING, NoReturn
-
 from elufast._api import get_include, get_num_threads, runtime_info, set_num_threads, show_runtime
 from elufast._entry import (
     celu,
@@ -49,13 +46,6 @@ __all__ = [
 ]
 
 
+# No __getattr__: with one, Python looks up `elufast.elu` the slow way, which takes a third of a small array's call.
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
-
-
-if not TYPE_CHECKING:  # to a type checker any name would be right
-
-    def __getattr__(name: str) -> NoReturn:
-        from elufast._hints import missing
-
-        raise missing(name, in_from_import=sys._getframe(1).f_code.co_name == "_handle_fromlist")

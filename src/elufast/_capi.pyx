@@ -33,7 +33,7 @@ cdef int run(
         return refuse(family, mode, alpha)
     fp_mode = elu_enter()
     op = elu_prepare(family, mode, alpha, real is float, &s)
-    (kernels_f32 if real is float else kernels_f64)[op](x, grad, out, n, s)
+    (kernels_f32 if real is float else kernels_f64)[op](x, grad, out, n, &s)
     elu_leave(fp_mode)
     return 0
 

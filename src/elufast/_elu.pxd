@@ -5,7 +5,7 @@ cdef extern from "_elu.h" nogil:
         double a_hi, a_lo, s_hi, s_lo, inv_hi, inv_lo, low, slope
 
     ctypedef void (*elu_kernel_t)(
-        const void* x, const void* grad, void* out, ptrdiff_t n, elu_params_t s
+        const void* x, const void* grad, void* out, ptrdiff_t n, const elu_params_t* s
     ) noexcept nogil
 
     const elu_params_t ELU_SELU_PARAMS
@@ -76,5 +76,5 @@ cdef extern from "_span.h" nogil:
     void elu_leave(uint64_t mode) noexcept
     void elu_span(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,
-        ptrdiff_t itemsize, elu_params_t s, bint stream,
+        ptrdiff_t itemsize, const elu_params_t* s, bint stream,
     ) noexcept

@@ -9,6 +9,7 @@ import os
 
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
@@ -188,11 +189,24 @@ cdef inline Mode what(bint backward, bint from_output) noexcept:
 
 
 cdef int prepare(Family family, Mode mode, double alpha, bint single, elu_params_t* s):
-    """Fill in the parameters and return the kernel's number."""
-    cdef uint64_t fp_mode = elu_enter() if family == CELU else 0
-    cdef int op = elu_prepare(family, mode, alpha, single, s)
+    """Fill in the parameters and return the kernel's number. CELU's are computed, so in the default mode."""
+    cdef uint64_t fp_mode
+    cdef int op
+    if family != CELU:
+        return elu_prepare(family, mode, alpha, single, s)
+    fp_mode = elu_enter()
+    op = elu_prepare(family, mode, alpha, single, s)
     elu_leave(fp_mode)
     return op
+
+
+cdef inline ptrdiff_t elements(ndarray a) noexcept:
+    """PyArray_SIZE, without a call of NumPy."""
+    cdef ptrdiff_t n = 1
+    cdef int i
+    for i in range(cnp.PyArray_NDIM(a)):
+        n *= cnp.PyArray_DIM(a, i)
+    return n
 
 
 cdef int team(ptrdiff_t bytes, int asked):
@@ -221,7 +235,7 @@ cdef bint take_threads(int threads):
 
 cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
-    cdef ptrdiff_t n = cnp.PyArray_SIZE(out), itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef ptrdiff_t n = elements(out), itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef const char* px = cnp.PyArray_BYTES(x)
     cdef const char* pg = cnp.PyArray_BYTES(grad)
     cdef char* po = cnp.PyArray_BYTES(out)
@@ -233,7 +247,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
     cdef uint64_t mode
     if n <= KEEP_GIL:
         mode = elu_enter()
-        kernel(px, pg, po, n, s[0])
+        kernel(px, pg, po, n, s)
         elu_leave(mode)
         return 0
     stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
@@ -248,7 +262,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
             PyThread_release_lock(pool)
     else:
         with nogil:
-            elu_span(kernel, px, pg, po, n, itemsize, s[0], stream)
+            elu_span(kernel, px, pg, po, n, itemsize, s, stream)
     return 0
 
 
@@ -281,7 +295,7 @@ cdef struct Walk:
 cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, const elu_params_t* s) noexcept nogil:
     cdef uint64_t mode = elu_enter()
     while not w.empty:
-        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s[0])
+        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s)
         w.empty = not w.next(w.it)
     elu_leave(mode)
 
@@ -397,7 +411,7 @@ cdef inline bint apart(ndarray a, ndarray out) noexcept:
     """The same elements, or none in common, of two usual arrays that are alike."""
     cdef const char* pa = cnp.PyArray_BYTES(a)
     cdef const char* po = cnp.PyArray_BYTES(out)
-    cdef ptrdiff_t bytes = cnp.PyArray_NBYTES(out)
+    cdef ptrdiff_t bytes = elements(out) * cnp.PyArray_ITEMSIZE(out)
     return pa == po or pa + bytes <= po or po + bytes <= pa
 
 
@@ -444,8 +458,8 @@ cdef inline object call(
     cdef bint flat
     cdef object to = None
     if (
-        type(alpha) is float and (from_output is False or from_output is True)
-        and elu_takes(family, what(backward, from_output is True), <double> alpha)
+        PyFloat_CheckExact(alpha) and (from_output is False or from_output is True)
+        and elu_takes(family, what(backward, from_output is True), PyFloat_AS_DOUBLE(alpha))
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= MAX_TEAM))
         and usual(x, cnp.NPY_ARRAY_ALIGNED)
         and (not backward or (usual(grad, cnp.NPY_ARRAY_ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
@@ -465,7 +479,9 @@ cdef inline object call(
             ):
                 to = out
         if to is not None:
-            op = prepare(family, what(backward, from_output is True), alpha, descr(<ndarray> x) == float32, &s)
+            op = prepare(
+                family, what(backward, from_output is True), PyFloat_AS_DOUBLE(alpha), descr(<ndarray> x) == float32, &s
+            )
             if flat:
                 contiguous(op, <ndarray> x, <ndarray> grad, <ndarray> to, &s, asked)
             else:

@@ -43,7 +43,8 @@ cdef inline Noted note(Noted noted, real x, real grad, real low) noexcept nogil:
 # Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself. Those of backward try the formula
 # for moderate elements on a block, or, after a block that held an extreme one, the formula for all.
 
-cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -52,7 +53,8 @@ cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, 
             out[i] = elu_forward_unit_f64(x[i], s)
 
 
-cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i, size
     cdef real held[HELD]
     cdef real* to
@@ -85,7 +87,8 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
-cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -94,7 +97,8 @@ cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n,
             out[i] = elu_forward_alpha_f64(x[i], s)
 
 
-cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i, size
     cdef real held[HELD]
     cdef real* to
@@ -127,7 +131,8 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
-cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -136,7 +141,8 @@ cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, 
             out[i] = elu_forward_selu_f64(x[i], s)
 
 
-cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i, size
     cdef real held[HELD]
     cdef real* to
@@ -169,7 +175,8 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
-cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -178,7 +185,8 @@ cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, 
             out[i] = elu_forward_celu_f64(x[i], s)
 
 
-cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i, size
     cdef real held[HELD]
     cdef real* to
@@ -211,7 +219,8 @@ cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n,
         x, grad, out, n = x + size, grad + size, out + size, n - size
 
 
-cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -220,7 +229,8 @@ cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, e
             out[i] = elu_forward_any_f64(x[i], s)
 
 
-cdef void backward_any(const real* x, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void backward_any(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -229,7 +239,8 @@ cdef void backward_any(const real* x, const real* grad, real* out, ptrdiff_t n, 
             out[i] = elu_backward_any_f64(grad[i], x[i], s)
 
 
-cdef void from_output(const real* y, const real* grad, real* out, ptrdiff_t n, elu_params_t s) noexcept nogil:
+cdef void from_output(const real* y, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+    cdef elu_params_t s = p[0]
     cdef ptrdiff_t i
     for i in range(n):
         if real is float:
@@ -285,7 +296,7 @@ cdef void share(
         for start in prange(0, n, each, num_threads=num_threads, schedule="static"):
             elu_span(
                 kernel, <const char*> &x[start], <const char*> &grad[start], <char*> &out[start],
-                min(each, n - start), sizeof(real), s, stream,
+                min(each, n - start), sizeof(real), &s, stream,
             )
 
 

@@ -66,7 +66,7 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 enum { ELU_BUFFER = 4096 };
 
 static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
-                            ptrdiff_t itemsize, elu_params_t s, int stream) {
+                            ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     uint64_t mode = elu_enter();
     if (ELU_STREAM && stream) {
         _Alignas(64) char buffer[ELU_BUFFER];
