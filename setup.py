@@ -71,7 +71,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         [f"src/elufast/{source}"],
         include_dirs=["src/elufast", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-        depends=[f"src/elufast/{name}" for name in ("_elu.h", "_span.h", "elufast.h", "_elu.pxd", "_capi.pxd")],
+        depends=[str(path) for pattern in ("*.h", "*.pxd") for path in Path("src/elufast").glob(pattern)],
         extra_compile_args=flags,
     )
 

@@ -10,6 +10,7 @@ import mmap
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,111 @@ def test_strides_and_offsets_of_more_than_32_bits(level: str) -> None:
 
 if __name__ == "__main__":
     trespass() if sys.argv[1] == "trespass" else sweep(sys.argv[1])
+
+
+LARGE = 10_000_000  # float32: 38 MiB, more than malloc keeps by itself
+
+
+def numpy_memory(number: int, *types: Any) -> Any:
+    """PyDataMem_SetHandler (304) or PyDataMem_GetHandler (305)."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = ctypes.c_void_p * 306
+    api = table.from_address(pointer(np._core._multiarray_umath._ARRAY_API, None))
+    return ctypes.PYFUNCTYPE(ctypes.py_object, *types)(api[number])
+
+
+def handler_name(a: Array) -> str:
+    return str(np._core.multiarray.get_handler_name(a))
+
+
+def test_memory_of_a_large_result_is_used_again() -> None:
+    x = np.full(LARGE, -1, np.float32)
+    for order, shape in (("C", (LARGE,)), ("F", (1000, 10_000))):
+        laid = x.reshape(shape, order=order)
+        first = elufast.elu(laid)
+        address = first.ctypes.data
+        assert handler_name(first) == "elufast"
+        assert first.flags.owndata
+        assert first.strides == laid.strides
+        del first
+        second = elufast.elu(laid)
+        assert second.ctypes.data == address
+        assert (second == elufast.elu(x[:1])[0]).all()
+    assert handler_name(elufast.elu(x[:1000])) == "default_allocator"
+
+
+def test_memory_of_a_large_result_is_an_arrays_own() -> None:
+    """Resized, to a small and to a larger size, and then freed; results of other sizes meanwhile."""
+    x = np.full(LARGE, -1, np.float32)
+    one = elufast.elu(x[:1])[0]
+    for size in (10, LARGE // 2, LARGE - 1, 2 * LARGE, 0):
+        y = elufast.elu(x)
+        y.resize(size, refcheck=False)
+        assert (y[:LARGE] == one).all()
+        assert not y[LARGE:].any()
+        del y
+        assert (elufast.elu(x) == one).all()
+        assert (elufast.elu(x[1_000_000:]) == one).all()
+
+
+def test_memory_of_a_large_result_is_whole_huge_pages() -> None:
+    """Where it is kept it may serve a result that is a little larger."""
+    usable = ctypes.CDLL(None).malloc_usable_size
+    usable.restype, usable.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+    y = elufast.elu(np.full(2 * LARGE, -1, np.float32))
+    for size in (2 * LARGE, LARGE, 2 * LARGE + 1, 10):
+        y.resize(size, refcheck=False)
+        assert usable(y.ctypes.data) >= -(-y.nbytes // 2**21) * 2**21
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def test_one_block_is_kept() -> None:
+    x = np.full(2 * LARGE, -1, np.float32)
+    before = resident()
+    for n in range(LARGE, 2 * LARGE, LARGE // 8):
+        results = [elufast.elu(x[:n]) for _ in range(3)]
+    del results
+    assert resident() - before < 2 * x.nbytes
+
+
+@needs_address_space
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_nothing_is_kept_where_addresses_are_limited(limit: str) -> None:
+    code = f"""
+import resource
+import numpy as np
+import elufast
+def mapped():
+    return int(open("/proc/self/statm").read().split()[0])
+x = np.full({LARGE}, -1, np.float32)
+resource.setrlimit(resource.{limit}, (2**36, 2**36))
+before = mapped()
+y = elufast.elu(x, num_threads=1)
+assert mapped() - before >= y.nbytes // {PAGE}
+del y
+assert mapped() - before < 1000
+"""
+    run_python(code)
+
+
+def test_a_memory_handler_of_the_users_own_is_used() -> None:
+    get, put = numpy_memory(305), numpy_memory(304, ctypes.py_object)
+    pointer, new = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    default = get()
+    handler = ctypes.create_string_buffer(ctypes.string_at(pointer(default, b"mem_handler"), 168), 168)
+    handler[:5] = b"user\0"
+    x = np.full(LARGE, -1, np.float32)
+    put(new(ctypes.addressof(handler), b"mem_handler", None))
+    try:
+        y = elufast.elu(x)
+    finally:
+        put(default)
+    assert handler_name(y) == "user"
+    assert handler_name(elufast.elu(x)) == "elufast"
+    assert handler_name(np.ones(LARGE)) == "default_allocator"
+    del y

@@ -97,7 +97,14 @@ cdef extern from "numpy/arrayobject.h":
         const cnp.npy_intp* itershape, cnp.npy_intp buffersize,
     )
 
+cdef extern from "_memory.h":
+    const cnp.npy_intp ELU_LARGE
+    object elu_memory_handler()
+    bint elu_default_memory() except -1
+
 cnp.import_array()
+
+cdef object memory_handler = elu_memory_handler()
 
 # The native dtypes, each an object of its own: a comparison of pointers tells both type and byte order.
 cdef cnp.PyArray_Descr* float32 = PyArray_DescrFromType(cnp.NPY_FLOAT32)
@@ -448,6 +455,25 @@ cdef ndarray like(ndarray a):
     return PyArray_NewLikeArray(a, cnp.NPY_KEEPORDER, NULL, False)
 
 
+cdef ndarray large(ndarray a, bint flat):
+    """`new`, in memory that is kept, unless the user has told NumPy of other memory."""
+    cdef object before
+    if memory_handler is None or not elu_default_memory():
+        return empty(a) if flat else like(a)
+    before = cnp.PyDataMem_SetHandler(memory_handler)
+    try:
+        return empty(a) if flat else like(a)
+    finally:
+        cnp.PyDataMem_SetHandler(before)
+
+
+cdef inline ndarray new(ndarray a, bint flat):
+    """A new array in the memory order of a, None where a has broadcast axes. flat: a is C-contiguous."""
+    if elements(a) * cnp.PyArray_ITEMSIZE(a) >= ELU_LARGE:
+        return large(a, flat)
+    return empty(a) if flat else like(a)
+
+
 cdef inline object call(
     Family family, bint inplace, bint backward, object x, object grad, object alpha,
     object from_output, object out, object num_threads,
@@ -470,7 +496,7 @@ cdef inline object call(
         if backward:
             flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> grad, readable)
         if out is None:
-            to = empty(<ndarray> x) if flat else like(<ndarray> x)
+            to = new(<ndarray> x, flat)
         elif usual(out, cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE) and alike(<ndarray> x, <ndarray> out):
             flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> out, readable)
             if (
