@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
-from support import DTYPES, Array, Op, bits, one_by_one, ops, sample
+from support import DTYPES, Array, Op, bits, bound, one_by_one, ops, sample
 
 import elufast
 
@@ -485,3 +485,38 @@ def test_one_by_one_is_the_same(level: str) -> None:
     x = sample(np.float32, 600, seed=35).reshape(20, 30).T
     for op in OPS:
         assert bits(op(x)) == bits(one_by_one(op, x))
+
+
+ROWS = {
+    "reversed": lambda a: a[::-1],
+    "reversed in the middle": lambda a: a[:, ::-1],
+    "cropped": lambda a: a[1:, 1:4, 5:336],
+    "cropped and transposed": lambda a: a[:, 1:, 3:].T,
+    "other order": lambda a: a.transpose(1, 0, 2),
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
+    "every other": lambda a: a[::2],
+}
+
+
+@by_dtype
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("layout", ROWS)
+def test_long_rows(layout: str, stream: bool, dtype: Any, level: str) -> None:
+    """What is contiguous along one axis goes by rows, to threads and through streaming stores too."""
+    view: Any = ROWS[layout]
+    x, grad = (view(sample(dtype, 80 * 5 * 340, seed=s).reshape(80, 5, 340)) for s in (36, 37))
+    with bound(level, 1 if stream else None):
+        for op in OPS:
+            expected = bits(op(np.ascontiguousarray(x), np.ascontiguousarray(grad)))
+            for num_threads in (1, 3):
+                assert bits(op(x, grad, num_threads=num_threads)) == expected
+                target = np.full((*x.shape[:-1], x.shape[-1] + 3), 7, dtype)[..., 1:-2]
+                if layout == "cropped and transposed":
+                    target = np.full((*x.shape[:0:-1], x.shape[0] + 3), 7, dtype)[..., 1:-2].T
+                assert bits(op(x, grad, out=target, num_threads=num_threads)) == expected
+                assert (target.base == 7).sum() >= target.base.size - target.size
+                if layout != "broadcast":
+                    own = view(np.zeros((80, 5, 340), dtype))
+                    own[...] = x
+                    op(own, grad, out=own, num_threads=num_threads)
+                    assert bits(own) == expected

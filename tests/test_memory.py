@@ -55,7 +55,7 @@ class Guarded:
 
 def sweep(level: str) -> None:
     """Every function on every length at both ends, by ordinary and by streaming stores."""
-    places = [Guarded(12) for _ in range(3)]
+    places, wide = ([Guarded(pages) for _ in range(3)] for pages in (12, 52))
     for dtype in DTYPES:
         x0, grad0 = sample(dtype, 6000, seed=50), sample(dtype, 6000, seed=51)
         for op in OPS:
@@ -76,6 +76,9 @@ def sweep(level: str) -> None:
                         op(x, grad, out=place)
                         assert place.tobytes() == expected
             walks(op, places, x0, grad0)
+            for cache_bytes in (1 << 40, 1):
+                bind(level, cache_bytes)
+                rows(op, wide, dtype)
     print("swept", level)
 
 
@@ -101,6 +104,25 @@ def walks(op: Any, places: list[Guarded], x0: Array, grad0: Array) -> None:
                 assert bits(out) == bits(expected)
                 op(x, grad, out=grad)
                 assert bits(grad) == bits(expected)
+
+
+def rows(op: Any, places: list[Guarded], dtype: Any) -> None:
+    """Rows with gaps between them; the first or the last one at a page that may not be touched."""
+    for n, gap in ((320, 1), (327, 3), (385, 16)):
+        values = sample(dtype, 64 * (n + gap), seed=52)
+        x0 = values.reshape(64, n + gap)[:, :n]
+        expected = bits(op(np.ascontiguousarray(x0), np.ascontiguousarray(x0)))
+        for at_end in (False, True):
+            x, grad, out = (
+                np.lib.stride_tricks.as_strided(
+                    place.array(64 * (n + gap) - gap, dtype, at_end, values), x0.shape, x0.strides
+                )
+                for place in places
+            )
+            op(x, grad, out=out, num_threads=2)
+            assert bits(out) == expected
+            op(x, grad, out=grad)
+            assert bits(grad) == expected
 
 
 def trespass() -> None:

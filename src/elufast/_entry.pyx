@@ -112,6 +112,8 @@ cdef cnp.PyArray_Descr* float64 = PyArray_DescrFromType(cnp.NPY_FLOAT64)
 
 cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
+    ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
+    ROWS = 64  # fewer rows cannot be shared out evenly
     MAX_TEAM = 1024
     PER_THREAD = 65536  # bytes of the result that repay a thread: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
@@ -240,6 +242,13 @@ cdef bint take_threads(int threads):
     return False
 
 
+cdef inline bint streams(ndarray x, ndarray grad, ndarray out) noexcept:
+    """Whether the arrays exceed the cache and out is not one of them."""
+    cdef ptrdiff_t bytes = elements(out) * cnp.PyArray_ITEMSIZE(out) * (2 if x is grad else 3)
+    cdef const char* to = cnp.PyArray_BYTES(out)
+    return 0 < cache_bytes < bytes and to != cnp.PyArray_BYTES(x) and to != cnp.PyArray_BYTES(grad)
+
+
 cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
     """One layout, no gaps: x, grad (or x again) and out as flat runs of elements."""
     cdef ptrdiff_t n = elements(out), itemsize = cnp.PyArray_ITEMSIZE(out)
@@ -257,7 +266,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
         kernel(px, pg, po, n, s)
         elu_leave(mode)
         return 0
-    stream = 0 < cache_bytes < n * itemsize * (2 if px == pg else 3) and po != px and po != pg
+    stream = streams(x, grad, out)
     threads = team(n * itemsize, asked)
     if take_threads(threads):
         # One call at a time has the threads; a call made meanwhile runs in its own.
@@ -277,17 +286,54 @@ cdef inline ndarray flat(ndarray a):
     return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
 
 
-cdef cnp.NpyIter* iterator(
-    int operands, cnp.PyArrayObject** ops, cnp.npy_uint32* op_flags, cnp.PyArray_Descr** dtypes
-) except NULL:
-    cdef cnp.NpyIter* it = new_iterator(
-        operands, ops,
-        cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER
-        | cnp.NPY_ITER_RANGED | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_ZEROSIZE_OK,
-        cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK,
+cdef int row_axis(ndarray x, ndarray grad, ndarray out) noexcept:
+    """An axis along which all of them are contiguous, long enough to be walked by itself, or -1; -1 too where they are
+    dense and of one layout, so that all axes merge."""
+    cdef ptrdiff_t itemsize = cnp.PyArray_ITEMSIZE(out), n = elements(out), reach = 1, dim, stride
+    cdef bint alike = True, one
+    cdef int i, axis = -1
+    for i in range(cnp.PyArray_NDIM(out)):
+        dim, stride = cnp.PyArray_DIM(out, i), cnp.PyArray_STRIDE(out, i)
+        one = cnp.PyArray_STRIDE(x, i) == stride and cnp.PyArray_STRIDE(grad, i) == stride
+        if one and stride == itemsize and dim * itemsize >= ROW and n >= ROWS * dim:
+            axis = i
+        alike = alike and one
+        reach += (stride if stride > 0 else -stride) // itemsize * (dim - 1)
+    return -1 if alike and reach == n else axis
+
+
+cdef cnp.NpyIter* iterator(int operands, cnp.PyArrayObject** ops, int axis, bint single) except NULL:
+    """Of blocks of all elements, or of the rows along an axis, that are contiguous, aligned and native; blocks are
+    buffered where an array is not."""
+    cdef cnp.npy_uint32 flags = cnp.NPY_ITER_RANGED | cnp.NPY_ITER_ZEROSIZE_OK
+    cdef cnp.npy_uint32 op_flags[3]
+    cdef cnp.PyArray_Descr* dtypes[3]
+    cdef cnp.NpyIter* it
+    cdef int i
+    if axis < 0:
+        flags |= (
+            cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER | cnp.NPY_ITER_DELAY_BUFALLOC
+        )
+    else:
+        flags |= cnp.NPY_ITER_MULTI_INDEX
+    for i in range(operands):
+        op_flags[i] = cnp.NPY_ITER_READONLY if i < operands - 1 else cnp.NPY_ITER_WRITEONLY
+        op_flags[i] |= cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED
+        if axis < 0:
+            op_flags[i] |= cnp.NPY_ITER_CONTIG
+        dtypes[i] = float32 if single else float64
+    it = new_iterator(
+        operands, ops, flags, cnp.NPY_KEEPORDER, cnp.NPY_EQUIV_CASTING, op_flags, dtypes, -1, NULL, NULL, BLOCK
     )
     if it == NULL and not PyErr_Occurred():
         raise MemoryError
+    if axis >= 0:
+        try:
+            cnp.NpyIter_RemoveAxis(it, axis)
+            cnp.NpyIter_RemoveMultiIndex(it)
+        except BaseException:
+            cnp.NpyIter_Deallocate(it)
+            raise
     return it
 
 
@@ -299,40 +345,39 @@ cdef struct Walk:
     bint empty
 
 
-cdef void walk_range(Walk* w, int inputs, elu_kernel_t kernel, const elu_params_t* s) noexcept nogil:
+cdef void walk_range(
+    Walk* w, int inputs, elu_kernel_t kernel, ptrdiff_t itemsize, const elu_params_t* s, bint stream
+) noexcept nogil:
     cdef uint64_t mode = elu_enter()
     while not w.empty:
-        kernel(w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], s)
+        elu_run(kernel, w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], itemsize, s, stream)
         w.empty = not w.next(w.it)
     elu_leave(mode)
 
 
-cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
-    """Any layout and byte order: NumPy's iterator merges axes, and hands out blocks that are
-    contiguous, aligned and native, buffered only where the array is not."""
-    cdef bint single = cnp.PyArray_ITEMSIZE(out) == 4
+cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked, bint plain) except -1:
+    """Any layout and byte order, with NumPy's iterator, which merges axes. plain: all are aligned and native."""
+    cdef ptrdiff_t itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef bint single = itemsize == 4
     cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
     cdef int inputs = 1 if grad is x else 2
     cdef cnp.PyArrayObject* ops[3]
-    cdef cnp.npy_uint32 op_flags[3]
-    cdef cnp.PyArray_Descr* dtypes[3]
     cdef Walk* walks = NULL  # not on the stack: a thread may have 32 KiB of it
     cdef cnp.NpyIter* part
-    cdef cnp.npy_intp size
-    cdef int threads, made = 1, i
+    cdef cnp.npy_intp size, row = 0
+    cdef int threads, made = 1, i, axis = row_axis(x, grad, out) if plain else -1
+    cdef bint stream = axis >= 0 and streams(x, grad, out)
     ops[0] = <cnp.PyArrayObject*> x
     ops[inputs - 1] = <cnp.PyArrayObject*> grad
     ops[inputs] = <cnp.PyArrayObject*> out
-    for i in range(inputs + 1):
-        op_flags[i] = cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
-        op_flags[i] |= cnp.NPY_ITER_READONLY if i < inputs else cnp.NPY_ITER_WRITEONLY
-        dtypes[i] = float32 if single else float64
-    cdef cnp.NpyIter* it = iterator(inputs + 1, ops, op_flags, dtypes)
+    if axis >= 0:
+        row = cnp.PyArray_DIM(out, axis)
+    cdef cnp.NpyIter* it = iterator(inputs + 1, ops, axis, single)
     try:
         size = cnp.NpyIter_GetIterSize(it)
         if size == 0:
             return 0
-        threads = team(size * cnp.PyArray_ITEMSIZE(out), asked)
+        threads = <int> min(<cnp.npy_intp> team(elements(out) * itemsize, asked), size)
         if not take_threads(threads):
             threads = 1
         try:
@@ -342,7 +387,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
             walks[0].it = it
             while made < threads:
                 # Not NpyIter_Copy, which writes to address 0 where memory is missing.
-                walks[made].it = iterator(inputs + 1, ops, op_flags, dtypes)
+                walks[made].it = iterator(inputs + 1, ops, axis, single)
                 made += 1
             # All buffers before the first one holds elements: NpyIter_Deallocate writes those of out back.
             for i in range(threads):
@@ -354,14 +399,14 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 )
                 walks[i].next = NpyIter_GetIterNext(part, NULL)
                 walks[i].data = cnp.NpyIter_GetDataPtrArray(part)
-                walks[i].size = cnp.NpyIter_GetInnerLoopSizePtr(part)
+                walks[i].size = &row if axis >= 0 else cnp.NpyIter_GetInnerLoopSizePtr(part)
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, s)
+                    walk_range(&walks[0], inputs, kernel, itemsize, s, stream)
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, s)
+                        walk_range(&walks[i], inputs, kernel, itemsize, s, stream)
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)
@@ -374,14 +419,17 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
 
 
 cdef int compute(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* s, int asked) except -1:
-    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    cdef int f = cnp.NPY_ARRAY_F_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    if cnp.PyArray_ISNOTSWAPPED(x) and cnp.PyArray_ISNOTSWAPPED(grad) and cnp.PyArray_ISNOTSWAPPED(out) and (
+    cdef int c = cnp.NPY_ARRAY_C_CONTIGUOUS, f = cnp.NPY_ARRAY_F_CONTIGUOUS
+    cdef bint plain = (
+        cnp.PyArray_ISNOTSWAPPED(x) and cnp.PyArray_ISNOTSWAPPED(grad) and cnp.PyArray_ISNOTSWAPPED(out)
+        and cnp.PyArray_ISALIGNED(x) and cnp.PyArray_ISALIGNED(grad) and cnp.PyArray_ISALIGNED(out)
+    )
+    if plain and (
         cnp.PyArray_CHKFLAGS(x, c) and cnp.PyArray_CHKFLAGS(grad, c) and cnp.PyArray_CHKFLAGS(out, c)
         or cnp.PyArray_CHKFLAGS(x, f) and cnp.PyArray_CHKFLAGS(grad, f) and cnp.PyArray_CHKFLAGS(out, f)
     ):
         return contiguous(op, x, grad, out, s, asked)
-    return walk(op, x, grad, out, s, asked)
+    return walk(op, x, grad, out, s, asked, plain)
 
 
 def evaluate(

@@ -65,24 +65,31 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 
 enum { ELU_BUFFER = 4096 };
 
-static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
-                            ptrdiff_t itemsize, const elu_params_t *s, int stream) {
-    uint64_t mode = elu_enter();
+/* In the mode that is in force. */
+static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
+                           ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     if (ELU_STREAM && stream) {
         _Alignas(64) char buffer[ELU_BUFFER];
-        ptrdiff_t head = (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) / itemsize, block = ELU_BUFFER / itemsize;
+        ptrdiff_t head = (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) / itemsize, line = 64 / itemsize;
         if (head < n) {
             kernel(x, grad, out, head, s);
             x += head * itemsize, grad += head * itemsize, out += head * itemsize, n -= head;
         }
-        for (; n >= block; n -= block) {
-            kernel(x, grad, buffer, block, s);
-            elu_stream(out, buffer, ELU_BUFFER);
-            x += ELU_BUFFER, grad += ELU_BUFFER, out += ELU_BUFFER;
+        while (n >= line) {
+            ptrdiff_t bytes = n < ELU_BUFFER / itemsize ? n / line * 64 : ELU_BUFFER;
+            kernel(x, grad, buffer, bytes / itemsize, s);
+            elu_stream(out, buffer, bytes);
+            x += bytes, grad += bytes, out += bytes, n -= bytes / itemsize;
         }
         ELU_STREAM_END();
     }
     kernel(x, grad, out, n, s);
+}
+
+static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
+                            ptrdiff_t itemsize, const elu_params_t *s, int stream) {
+    uint64_t mode = elu_enter();
+    elu_run(kernel, x, grad, out, n, itemsize, s, stream);
     elu_leave(mode);
 }
 
