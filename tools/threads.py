@@ -20,14 +20,14 @@ import numpy as np
 from elufast._dispatch import level, loops
 
 PARAMS = {"a_hi": 1.5, "s_hi": 1.0, "inv_hi": 1.0, "low": -100.0, "slope": 1.5, "a_lo": 0.0, "s_lo": 0.0, "inv_lo": 0.0}
-KERNELS = {
+KERNELS = {  # their numbers in _elu.h
     "elu": 0,
     "elu, alpha": 1,
     "selu": 2,
     "celu": 3,
-    "elu backward": 4,
-    "selu backward": 6,
-    "from output": 8,
+    "elu backward": 5,
+    "selu backward": 7,
+    "from output": 10,
 }
 SIZES = [int(2 ** (k / 2)) for k in range(20, 41)]
 ROUNDS = 60
