@@ -123,6 +123,14 @@ def counts(level: str, folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
     return found
 
 
+def kernel_table(capsule: object) -> ctypes.Array[ctypes.c_void_p]:
+    """The kernels of a level and dtype, as numbered in _elu.h."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype = ctypes.c_void_p
+    pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    return (ctypes.c_void_p * len(KINDS)).from_address(pointer(capsule, None))
+
+
 def cache(folder: Path, floors: ctypes.CDLL) -> None:
     additions = take_turns({"add": lambda: floors.dependent_additions(ctypes.c_long(1_000_000))}, 200)
     clock = 1e6 / additions["add"]
@@ -134,20 +142,16 @@ def cache(folder: Path, floors: ctypes.CDLL) -> None:
         f"{'ns':>7}{'at 3.1 GHz':>12}{'multiply-adds':>15}{'times them':>12}{'to elu':>8}"
     )
     params = (ctypes.c_double * len(PARAMS))(*PARAMS)
-    capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    capsule_pointer.restype = ctypes.c_void_p
-    capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     for level in _dispatch.built_levels():
         loops = importlib.import_module(f"elufast._loops_{level}")
         counted = counts(level, folder)
         for dtype, capsule, suffix in zip((np.float32, np.float64), loops.kernels, ("f32", "f64"), strict=True):
-            table = (ctypes.c_void_p * len(KINDS)).from_address(capsule_pointer(capsule, None))
             size, times = 8192 // np.dtype(dtype).itemsize, 200
             rng = np.random.default_rng(0)
             arrays = [rng.standard_normal(size).astype(dtype) for _ in range(3)]
             pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
             first = 0.0
-            for kind, name, kernel in zip(KINDS, names, table, strict=True):
+            for kind, name, kernel in zip(KINDS, names, kernel_table(capsule), strict=True):
                 start = ctypes.c_void_p(kernel)
 
                 run = partial(floors.repeat, start, *pointers, ctypes.c_ssize_t(size), params, times)

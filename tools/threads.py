@@ -2,24 +2,27 @@
 
     python tools/threads.py
 
-Runs the loops themselves, without the limit that `_entry.PER_THREAD` puts on a call, with one and with two
+Runs the kernels themselves in C, without the limit that `_entry.PER_THREAD` puts on a call, with one and with two
 threads in turn, and prints the first size from which two are faster at every larger size, the time of a fork
-and join, and the gain at 1 M elements.
+and join, and the gain at 1 M elements. Needs a C compiler with OpenMP.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from limits import PARAMS, ROOT, compiled, kernel_table
 
 from elufast._dispatch import level, loops
 
-PARAMS = {"a_hi": 1.5, "s_hi": 1.0, "inv_hi": 1.0, "low": -100.0, "slope": 1.5, "a_lo": 0.0, "s_lo": 0.0, "inv_lo": 0.0}
 KERNELS = {  # their numbers in _elu.h
     "elu": 0,
     "elu, alpha": 1,
@@ -29,33 +32,49 @@ KERNELS = {  # their numbers in _elu.h
     "selu backward": 7,
     "from output": 10,
 }
+SHARED = r"""
+#include "_span.h"
+void run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n, ptrdiff_t itemsize,
+         const elu_params_t *s, int threads) {
+    ptrdiff_t each = (n / threads + 16) / 16 * 16;
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (ptrdiff_t i = 0; i < n; i += each)
+        elu_span(kernel, x + i * itemsize, grad + i * itemsize, out + i * itemsize, n - i < each ? n - i : each,
+                 itemsize, s, 0);
+}
+"""
 SIZES = [int(2 ** (k / 2)) for k in range(20, 41)]
 ROUNDS = 60
 
 
-def seconds(run: Callable[[int, bool], Any], rounds: int) -> tuple[float, float]:
+def seconds(run: Callable[[int], Any], rounds: int) -> tuple[float, float]:
     """Best times with one and with two threads, taken in turn."""
     best = [math.inf, math.inf]
     for _ in range(rounds):
         for k in range(2):
             start = time.perf_counter()
-            run(k + 1, False)
+            run(k + 1)
             best[k] = min(best[k], time.perf_counter() - start)
     return best[0], best[1]
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
+    params = (ctypes.c_double * len(PARAMS))(*PARAMS)
     print(f"level {level}; sizes in elements")
     print(f"{'kernel':16}{'dtype':>9}{'two pay from':>14}{'fork and join, us':>19}{'gain at 1 M':>13}")
-    for dtype, run in ((np.float32, loops.run_f32), (np.float64, loops.run_f64)):
-        x, grad = (rng.standard_normal(SIZES[-1]).astype(dtype) for _ in range(2))
-        out = np.zeros_like(x)
+    with tempfile.TemporaryDirectory() as name:
+        flags = ["-O3", "-fopenmp", "-shared", "-fPIC", f"-I{ROOT}/src/elufast"]
+        run = ctypes.CDLL(str(compiled(SHARED, flags, Path(name, "shared.so")))).run
+    for dtype, capsule in zip((np.float32, np.float64), loops.kernels, strict=True):
+        arrays = [rng.standard_normal(SIZES[-1]).astype(dtype) for _ in range(3)]
+        pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
         for name, op in KERNELS.items():
+            kernel = ctypes.c_void_p(kernel_table(capsule)[op])
             pays, join, gain = SIZES[-1], math.inf, 0.0
             for size in reversed(SIZES):
-                views = (x[:size], grad[:size], out[:size])
-                one, two = seconds(partial(run, op, *views, PARAMS), ROUNDS)
+                lengths = ctypes.c_ssize_t(size), ctypes.c_ssize_t(np.dtype(dtype).itemsize)
+                one, two = seconds(partial(run, kernel, *pointers, *lengths, params), ROUNDS)
                 gain = gain or one / two
                 join = min(join, two - one / 2)
                 if two > one:

@@ -114,6 +114,7 @@ cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
     ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
     ROWS = 64  # fewer rows cannot be shared out evenly
+    LINE = 16  # elements in a cache line of 64 bytes, or in two
     MAX_TEAM = 1024
     PER_THREAD = 65536  # bytes of the result that repay a thread: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
@@ -121,7 +122,7 @@ cdef enum:
 
 cdef elu_kernel_t* kernels_f32
 cdef elu_kernel_t* kernels_f64
-cdef object run_f32, run_f64, fallback
+cdef object fallback
 cdef ptrdiff_t cache_bytes
 cdef int team_limit
 cdef int openmp_default = 0
@@ -147,10 +148,10 @@ cdef double resting_until = 0
 
 def bind(loops, long last_level_cache, int num_threads, unusual):
     """Set the loops to use, the facts that choose stores and threads, and what is called for the rest."""
-    global kernels_f32, kernels_f64, run_f32, run_f64, fallback, cache_bytes, team_limit, openmp_default
+    global kernels_f32, kernels_f64, fallback, cache_bytes, team_limit, openmp_default
     kernels_f32 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[0], NULL)
     kernels_f64 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[1], NULL)
-    run_f32, run_f64, fallback = loops.run_f32, loops.run_f64, unusual
+    fallback = unusual
     cache_bytes, team_limit = last_level_cache, num_threads
     if openmp_default == 0:  # at import; threadpoolctl may have limited OpenMP already
         openmp_default = max(num_threads, omp_get_max_threads())
@@ -257,6 +258,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
     cdef char* po = cnp.PyArray_BYTES(out)
     cdef bint single = itemsize == 4
     cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
+    cdef ptrdiff_t each, begin
     cdef int threads
     cdef bint stream
     cdef double start
@@ -272,7 +274,13 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
-            (run_f32 if single else run_f64)(op, flat(x), flat(grad), flat(out), s[0], threads, stream)
+            each = (n // threads + LINE) // LINE * LINE  # of an aligned array no two threads write into one line
+            with nogil:
+                for begin in prange(0, n, each, num_threads=threads, schedule="static"):
+                    elu_span(
+                        kernel, px + begin * itemsize, pg + begin * itemsize, po + begin * itemsize,
+                        min(each, n - begin), itemsize, s, stream,
+                    )
             judge(op, single, n, start)
         finally:
             PyThread_release_lock(pool)
@@ -280,10 +288,6 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
         with nogil:
             elu_span(kernel, px, pg, po, n, itemsize, s, stream)
     return 0
-
-
-cdef inline ndarray flat(ndarray a):
-    return a if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_Ravel(a, cnp.NPY_ANYORDER)
 
 
 cdef int row_axis(ndarray x, ndarray grad, ndarray out) noexcept:

@@ -1,12 +1,10 @@
 """The loops, compiled once for each instruction-set level as ``elufast._loops_<level>``.
 
-Point function (``_elu.h``) -> kernel, a plain loop that the compiler vectorizes -> ``run``, which
-shares contiguous memoryviews out among threads. ``kernels`` hands the same kernels, by pointer, to
-``_entry``; ``scalars`` hands functions of one number to compiled callers.
+Point function (``_elu.h``) -> kernel, a plain loop over typed pointers that the compiler vectorizes. ``kernels``
+hands them to ``_entry``, which shares arrays out among threads; ``scalars`` hands functions of one number to
+compiled callers.
 """
 from cpython.pycapsule cimport PyCapsule_New
-from cython.parallel cimport prange
-
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -279,36 +277,3 @@ cdef double scalar_f64(Family family, Mode mode, double grad, double x, double a
 
 
 scalars = (PyCapsule_New(<void*> scalar_f32, NULL, NULL), PyCapsule_New(<void*> scalar_f64, NULL, NULL))
-
-
-cdef void share(
-    elu_kernel_t kernel, const real[::1] x, const real[::1] grad, real[::1] out,
-    elu_params_t s, int num_threads, bint stream,
-) noexcept:
-    # A cache line is 64 bytes: no two threads write into the same one of an aligned array.
-    cdef ptrdiff_t n = out.shape[0]
-    cdef ptrdiff_t line = 64 // <ptrdiff_t> sizeof(real)
-    cdef ptrdiff_t each = (n // num_threads + line) // line * line
-    cdef ptrdiff_t start
-    # Released here: in a nogil function Cython's prange asks PyGILState_Check whether to release the GIL, which is
-    # wrong in CPython 3.11 once a second interpreter has been made.
-    with nogil:
-        for start in prange(0, n, each, num_threads=num_threads, schedule="static"):
-            elu_span(
-                kernel, <const char*> &x[start], <const char*> &grad[start], <char*> &out[start],
-                min(each, n - start), sizeof(real), &s, stream,
-            )
-
-
-def run_f32(
-    int op, const float[::1] x, const float[::1] grad, float[::1] out, s, int num_threads, bint stream
-):
-    """Kernel ``op`` over contiguous float32, shared out among ``num_threads`` threads."""
-    share(kernels_f32[op], x, grad, out, <elu_params_t> s, num_threads, stream)
-
-
-def run_f64(
-    int op, const double[::1] x, const double[::1] grad, double[::1] out, s, int num_threads, bint stream
-):
-    """Kernel ``op`` over contiguous float64, shared out among ``num_threads`` threads."""
-    share(kernels_f64[op], x, grad, out, <elu_params_t> s, num_threads, stream)
