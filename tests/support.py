@@ -162,7 +162,7 @@ def bits(a: Any) -> bytes:
     the instruction that a compiler has taken for it: there all NaNs are one."""
     a = np.asarray(a)
     native: Array = a.astype(a.dtype.newbyteorder("="), order="C", copy=False)
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if native.dtype.kind == "f" and platform.machine().lower() not in ("x86_64", "amd64"):
         native = np.where(np.isnan(native), native.dtype.type(np.nan), native)
     return native.tobytes()
 

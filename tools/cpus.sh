@@ -99,12 +99,13 @@ avx512() {
 }
 
 # What emulation makes too slow (minutes each), is about other libraries, reads /proc/cpuinfo, which is the host's, or
-# the flags in /proc/self/stat, which QEMU leaves 0, sets RLIMIT_AS, which it leaves out, or goes by the time that a
-# call takes.
+# the flags in /proc/self/stat, which QEMU leaves 0, sets RLIMIT_AS or RLIMIT_DATA, which it leaves out, or goes by
+# the time that a call takes.
 SLOW=(
     --ignore=tests/test_cli.py --ignore=tests/test_dask.py --ignore=tests/test_docs.py --ignore=tests/test_keras.py
     --ignore=tests/test_pandas.py --ignore=tests/test_sklearn.py --ignore=tests/test_torch.py
     --ignore=tests/test_xarray.py --deselect=tests/test_memory.py::test_no_room_for_a_result
+    --deselect=tests/test_memory.py::test_nothing_is_kept_where_addresses_are_limited
     --deselect=tests/test_threads.py::test_late_threads_are_given_a_rest
     --ignore=tests/test_coefficients.py --ignore=tests/test_examples.py --ignore=tests/test_packaging.py
     --deselect=tests/test_accuracy.py::test_every_float32_from_minus_20_to_minus_2_to_the_minus_26
