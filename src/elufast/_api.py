@@ -149,8 +149,8 @@ def _clear_of(a: Array, out: Array) -> Array:
 
 def _empty(x: Array) -> Array:
     """A new native array with the memory order that a ufunc's result would have."""
-    if 0 not in x.strides:
-        return np.empty_like(x, dtype=x.dtype.type)
+    if (result := _entry.empty_like(x)) is not None:
+        return result
     iterator = np.nditer(  # empty_like would put broadcast axes innermost
         (x, None),
         flags=["zerosize_ok"],

@@ -2,7 +2,7 @@
 
 The usual case (exact ndarrays, aligned, C-contiguous, native byte order, nothing overlapping) goes
 from here to a kernel by pointer, without a Python object in between; other strides are walked with
-NumPy's iterator, block by block. All else goes to ``_api``, which validates, converts and calls
+NumPy's iterator, by blocks or by rows. All else goes to ``_api``, which validates, converts and calls
 ``evaluate``.
 """
 import os
@@ -15,6 +15,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
 )
+from cpython.ref cimport Py_INCREF
 from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 from numpy cimport ndarray
@@ -101,6 +102,7 @@ cdef extern from "_memory.h":
     const cnp.npy_intp ELU_LARGE
     object elu_memory_handler()
     bint elu_default_memory() except -1
+    object default_memory "PyDataMem_SetHandler"(void* none)
 
 cnp.import_array()
 
@@ -113,7 +115,7 @@ cdef cnp.PyArray_Descr* float64 = PyArray_DescrFromType(cnp.NPY_FLOAT64)
 cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
     ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
-    ROWS = 64  # fewer rows cannot be shared out evenly
+    ROWS = 64  # fewer rows are not shared out evenly
     LINE = 16  # elements in a cache line of 64 bytes, or in two
     MAX_TEAM = 1024
     PER_THREAD = 65536  # bytes of the result that repay a thread: docs/performance.md
@@ -258,8 +260,8 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
     cdef char* po = cnp.PyArray_BYTES(out)
     cdef bint single = itemsize == 4
     cdef elu_kernel_t kernel = kernels_f32[op] if single else kernels_f64[op]
-    cdef ptrdiff_t each, begin
-    cdef int threads
+    cdef ptrdiff_t each
+    cdef int threads, i
     cdef bint stream
     cdef double start
     cdef uint64_t mode
@@ -276,11 +278,12 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
             start = omp_get_wtime()
             each = (n // threads + LINE) // LINE * LINE  # of an aligned array no two threads write into one line
             with nogil:
-                for begin in prange(0, n, each, num_threads=threads, schedule="static"):
-                    elu_span(
-                        kernel, px + begin * itemsize, pg + begin * itemsize, po + begin * itemsize,
-                        min(each, n - begin), itemsize, s, stream,
-                    )
+                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                    if i * each < n:
+                        elu_span(
+                            kernel, px + i * each * itemsize, pg + i * each * itemsize, po + i * each * itemsize,
+                            min(each, n - i * each), itemsize, s, stream,
+                        )
             judge(op, single, n, start)
         finally:
             PyThread_release_lock(pool)
@@ -399,7 +402,8 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
             for i in range(threads):
                 part = walks[i].it
                 cnp.NpyIter_ResetToIterIndexRange(
-                    part, size // threads * i, size if i == threads - 1 else size // threads * (i + 1), NULL
+                    part, size // threads * i + min(size % threads, i),
+                    size // threads * (i + 1) + min(size % threads, i + 1), NULL,
                 )
                 walks[i].next = NpyIter_GetIterNext(part, NULL)
                 walks[i].data = cnp.NpyIter_GetDataPtrArray(part)
@@ -499,31 +503,36 @@ cdef inline ndarray empty(ndarray a):
 
 
 cdef ndarray like(ndarray a):
-    """A new array in the memory order of a; None where a has broadcast axes, which have no order."""
+    """A new native array in the memory order of a; None where a has broadcast axes, which have no order."""
+    cdef cnp.PyArray_Descr* dtype = float32 if cnp.PyArray_ITEMSIZE(a) == 4 else float64
     cdef int i
     for i in range(cnp.PyArray_NDIM(a)):
         if cnp.PyArray_STRIDE(a, i) == 0:
             return None
-    return PyArray_NewLikeArray(a, cnp.NPY_KEEPORDER, NULL, False)
+    Py_INCREF(<object> dtype)
+    return PyArray_NewLikeArray(a, cnp.NPY_KEEPORDER, dtype, False)
 
 
 cdef ndarray large(ndarray a, bint flat):
     """`new`, in memory that is kept, unless the user has told NumPy of other memory."""
-    cdef object before
     if memory_handler is None or not elu_default_memory():
         return empty(a) if flat else like(a)
-    before = cnp.PyDataMem_SetHandler(memory_handler)
-    try:
+    try:  # the handler may be set although setting it has raised
+        cnp.PyDataMem_SetHandler(memory_handler)
         return empty(a) if flat else like(a)
     finally:
-        cnp.PyDataMem_SetHandler(before)
+        default_memory(NULL)
 
 
 cdef inline ndarray new(ndarray a, bint flat):
-    """A new array in the memory order of a, None where a has broadcast axes. flat: a is C-contiguous."""
+    """A new native array in the memory order of a, None where a has broadcast axes. flat: a is C-contiguous."""
     if elements(a) * cnp.PyArray_ITEMSIZE(a) >= ELU_LARGE:
         return large(a, flat)
     return empty(a) if flat else like(a)
+
+
+def empty_like(a: ndarray) -> ndarray | None:
+    return new(a, False)
 
 
 cdef inline object call(

@@ -2,7 +2,7 @@
  *
  * malloc gives a large block back to the system as soon as it is freed, so every new result is memory that the system
  * first has to clear, page by page: more work than to compute it. Here the last block freed is kept, marked as memory
- * that the system may take as soon as it needs some (MADV_FREE), and the next result of its size uses it.
+ * that the system may take as soon as it needs some (MADV_FREE), and the next result of that many huge pages uses it.
  *
  * NumPy calls this through a handler (NEP 49): arrays own their data as ever, and resize, copies and views work.
  */
@@ -17,6 +17,7 @@
 #define ELU_LARGE ((npy_intp)32 << 20)
 
 #ifdef __linux__
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -31,15 +32,14 @@
 #define ELU_KEEP_MOST ((size_t)256 << 20)
 #define ELU_HUGE_PAGE ((size_t)2 << 20)
 
-/* The block that is kept, if any. It begins with its size. */
+/* The block that is kept, if any. It begins with its size, whole huge pages. */
 static _Atomic(size_t *) elu_kept;
-
-/* What is allocated for a size, always. */
-static size_t elu_rounded(size_t size) { return (size / ELU_HUGE_PAGE + 1) * ELU_HUGE_PAGE; }
 
 static void *elu_allocate(void *ctx, size_t size) {
     (void)ctx;
-    size = elu_rounded(size);
+    if (size < (size_t)ELU_LARGE)
+        return malloc(size);
+    size = (size + ELU_HUGE_PAGE - 1) / ELU_HUGE_PAGE * ELU_HUGE_PAGE;
     size_t *block = atomic_exchange(&elu_kept, NULL);
     if (block && *block == size)
         return block;
@@ -52,12 +52,12 @@ static void *elu_allocate(void *ctx, size_t size) {
 
 static void *elu_allocate_zeros(void *ctx, size_t n, size_t itemsize) {
     (void)ctx;
-    return n && itemsize > SIZE_MAX / n ? NULL : calloc(1, elu_rounded(n * itemsize));
+    return calloc(n, itemsize);
 }
 
 static void *elu_resize(void *ctx, void *block, size_t size) {
     (void)ctx;
-    return realloc(block, elu_rounded(size));
+    return realloc(block, size);
 }
 
 /* A limit of addresses or data (ulimit -v, -d) counts what is kept. */
@@ -67,11 +67,11 @@ static int elu_limited(void) {
            data.rlim_cur != RLIM_INFINITY;
 }
 
-/* Not kept: what was resized and has lost its alignment by that. */
+/* By malloc's account of its size: after an ndarray.__setstate__ that failed NumPy's is wrong. */
 static void elu_release(void *ctx, void *block, size_t size) {
     (void)ctx;
-    size = elu_rounded(size);
-    if (size <= ELU_KEEP_MOST && (uintptr_t)block % ELU_HUGE_PAGE == 0 && !elu_limited() &&
+    size = malloc_usable_size(block) / ELU_HUGE_PAGE * ELU_HUGE_PAGE;
+    if (size >= (size_t)ELU_LARGE && size <= ELU_KEEP_MOST && (uintptr_t)block % ELU_HUGE_PAGE == 0 && !elu_limited() &&
         madvise(block, size, MADV_FREE) == 0) {
         *(size_t *)block = size;
         block = atomic_exchange(&elu_kept, block);
@@ -84,15 +84,20 @@ static PyDataMem_Handler elu_handler = {
 
 /* What NumPy takes for a handler; None where nothing is kept. */
 static PyObject *elu_memory_handler(void) { return PyCapsule_New(&elu_handler, "mem_handler", NULL); }
-#else
-static PyObject *elu_memory_handler(void) { Py_RETURN_NONE; }
-#endif
 
-/* Whether arrays take their memory from NumPy's own handler. */
+/* Whether arrays take their memory from NumPy's own handler, or from this one, which stays in force where no memory was
+ * left to set the other again. */
 static int elu_default_memory(void) {
     PyObject *handler = PyDataMem_GetHandler();
-    Py_XDECREF(handler);
-    return handler ? handler == PyDataMem_DefaultHandler : -1;
+    if (!handler)
+        return -1;
+    int known = handler == PyDataMem_DefaultHandler || PyCapsule_GetPointer(handler, "mem_handler") == &elu_handler;
+    Py_DECREF(handler);
+    return known;
 }
+#else
+static PyObject *elu_memory_handler(void) { Py_RETURN_NONE; }
+#define elu_default_memory() 0
+#endif
 
 #endif
