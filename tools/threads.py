@@ -4,7 +4,9 @@
 
 Runs the kernels themselves in C, without the limit that `_entry.PER_THREAD` puts on a call, with one and with two
 threads in turn, and prints the first size from which two are faster at every larger size, the time of a fork
-and join, and the gain at 1 M elements. Needs a C compiler with OpenMP.
+and join, and the gain at 1 M elements. Then the public functions, whose calls take the threads that
+`_entry.PER_THREAD` allows: with two threads against one, from half the size at which they begin to be taken.
+Needs a C compiler with OpenMP.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from limits import PARAMS, ROOT, compiled, kernel_table
 
+import elufast
 from elufast._dispatch import level, loops
 
 KERNELS = {  # their numbers in _elu.h
@@ -58,6 +61,31 @@ def seconds(run: Callable[[int], Any], rounds: int) -> tuple[float, float]:
     return best[0], best[1]
 
 
+def calls() -> None:
+    """What the choice of threads gains: never less than 1, but for noise."""
+    print(f"\n{'call':16}{'dtype':>9}  gain with two threads, by size")
+    functions: dict[str, Callable[..., Any]] = {
+        "elu": lambda x, grad, **options: elufast.elu(x, **options),
+        "selu": lambda x, grad, **options: elufast.selu(x, **options),
+        "elu backward": lambda x, grad, **options: elufast.elu_backward(grad, x, **options),
+        "from output": lambda x, grad, **options: elufast.elu_backward(grad, x, from_output=True, **options),
+    }
+    for dtype in (np.float32, np.float64):
+        x, grad, out = (np.random.default_rng(k).standard_normal(2**18).astype(dtype) for k in range(3))
+        for name, function in functions.items():
+            gains = []
+            for size in (2**12, 2**13, 2**14, 2**15, 2**16, 2**17, 2**18):
+                a, b, c = x[:size], grad[:size], out[:size]
+
+                def run(threads: int, a: Any = a, b: Any = b, c: Any = c, function: Any = function) -> None:
+                    for _ in range(100):
+                        function(a, b, out=c, num_threads=threads)
+
+                one, two = seconds(run, 30)
+                gains.append(f"{size}: {one / two:.2f}")
+            print(f"{name:16}{np.dtype(dtype).name:>9}  {', '.join(gains)}")
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     params = (ctypes.c_double * len(PARAMS))(*PARAMS)
@@ -81,6 +109,7 @@ def main() -> None:
                     break
                 pays = size
             print(f"{name:16}{np.dtype(dtype).name:>9}{pays:>14}{join * 1e6:>19.1f}{gain:>13.2f}")
+    calls()
 
 
 if __name__ == "__main__":

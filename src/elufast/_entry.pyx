@@ -118,7 +118,7 @@ cdef enum:
     ROWS = 64  # fewer rows are not shared out evenly
     LINE = 16  # elements in a cache line of 64 bytes, or in two
     MAX_TEAM = 1024
-    PER_THREAD = 65536  # bytes of the result that repay a thread: docs/performance.md
+    PER_THREAD = 32768  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
 
 
@@ -221,18 +221,20 @@ cdef inline ptrdiff_t elements(ndarray a) noexcept:
     return n
 
 
-cdef int team(ptrdiff_t bytes, int asked):
-    """Threads for a result of so many bytes: as many as asked for (0: not asked) and as the work repays."""
+cdef int team(int op, bint single, ptrdiff_t n, int asked):
+    """Threads for n elements: as many as asked for (0: not asked) and as the work repays."""
+    cdef int share = PER_THREAD * (4 if op == ELU_FROM_OUTPUT else 2 if single else 1)
+    cdef ptrdiff_t repaid = n * (4 if single else 8) // share
     cdef int most
-    if bytes < 2 * PER_THREAD or asked == 1 or omp_in_parallel():
+    if repaid < 2 or asked == 1 or omp_in_parallel():
         return 1
     most = limit() if asked == 0 else asked
     if asked and omp_get_max_threads() < openmp_default:
         most = min(most, omp_get_max_threads())
-    most = <int> min(<ptrdiff_t> most, bytes // PER_THREAD)
+    most = <int> min(<ptrdiff_t> min(most, MAX_TEAM), repaid)
     if most > 1 and (omp_get_wtime() < resting_until or forked()):
         return 1
-    return min(most, MAX_TEAM)
+    return most
 
 
 cdef bint take_threads(int threads):
@@ -271,7 +273,7 @@ cdef int contiguous(int op, ndarray x, ndarray grad, ndarray out, const elu_para
         elu_leave(mode)
         return 0
     stream = streams(x, grad, out)
-    threads = team(n * itemsize, asked)
+    threads = team(op, single, n, asked)
     if take_threads(threads):
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
@@ -384,7 +386,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
         size = cnp.NpyIter_GetIterSize(it)
         if size == 0:
             return 0
-        threads = <int> min(<cnp.npy_intp> team(elements(out) * itemsize, asked), size)
+        threads = <int> min(<cnp.npy_intp> team(op, single, elements(out), asked), size)
         if not take_threads(threads):
             threads = 1
         try:
