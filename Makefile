@@ -149,7 +149,7 @@ accuracy: .venv/ready ## the largest errors found in float64
 limits: .venv/ready ## times beside what limits them: multiply-add units, memory, a Python call
 	.venv/bin/python tools/limits.py
 
-threads: .venv/ready ## the size from which a second thread pays
+threads: .venv/ready ## the size from which a second thread pays, and what it gains
 	.venv/bin/python tools/threads.py
 
 processes: .venv/ready ## the tests of forks, pools and threads, 200 rounds each, and of real control groups

@@ -117,6 +117,7 @@ cdef enum:
     ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
     ROWS = 64  # fewer rows are not shared out evenly
     LINE = 16  # elements in a cache line of 64 bytes, or in two
+    NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
     MAX_TEAM = 1024
     PER_THREAD = 32768  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
@@ -355,12 +356,25 @@ cdef struct Walk:
 
 
 cdef void walk_range(
-    Walk* w, int inputs, elu_kernel_t kernel, ptrdiff_t itemsize, const elu_params_t* s, bint stream
+    Walk* w, int inputs, elu_kernel_t kernel, ptrdiff_t itemsize, const elu_params_t* s,
+    bint rows, bint prefetch, bint stream,
 ) noexcept nogil:
     cdef uint64_t mode = elu_enter()
+    cdef const char* x
+    cdef const char* grad
+    cdef char* out
     while not w.empty:
-        elu_run(kernel, w.data[0], w.data[inputs - 1], w.data[inputs], w.size[0], itemsize, s, stream)
-        w.empty = not w.next(w.it)
+        x, grad, out = w.data[0], w.data[inputs - 1], w.data[inputs]
+        if rows:
+            w.empty = not w.next(w.it)
+            if prefetch and not w.empty:
+                elu_prefetch(w.data[0], w.size[0] * itemsize)
+                elu_prefetch(w.data[1], w.size[0] * itemsize)
+            elu_run(kernel, x, grad, out, w.size[0], itemsize, s, stream)
+        else:
+            kernel(x, grad, out, w.size[0], s)
+            w.empty = not w.next(w.it)
+    elu_stream_end()
     elu_leave(mode)
 
 
@@ -375,6 +389,7 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
     cdef cnp.NpyIter* part
     cdef cnp.npy_intp size, row = 0
     cdef int threads, made = 1, i, axis = row_axis(x, grad, out) if plain else -1
+    cdef bint prefetch = elements(out) * itemsize * (inputs + 1) > NEAR
     cdef bint stream = axis >= 0 and streams(x, grad, out)
     ops[0] = <cnp.PyArrayObject*> x
     ops[inputs - 1] = <cnp.PyArrayObject*> grad
@@ -413,10 +428,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, itemsize, s, stream)
+                    walk_range(&walks[0], inputs, kernel, itemsize, s, axis >= 0, prefetch, stream)
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, itemsize, s, stream)
+                        walk_range(&walks[i], inputs, kernel, itemsize, s, axis >= 0, prefetch, stream)
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)

@@ -63,9 +63,20 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 #define ELU_STREAM_END() (void)0
 #endif
 
+#if defined(__GNUC__)
+#define ELU_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define ELU_PREFETCH(p) _mm_prefetch((p), _MM_HINT_T0)
+#endif
+/* The next row, which the processor does not foresee. */
+static inline void elu_prefetch(const char *row, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes && i < 8192; i += 64)
+        ELU_PREFETCH(row + i);
+}
+
 enum { ELU_BUFFER = 4096 };
 
-/* In the mode that is in force. */
+/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. */
 static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                            ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     if (ELU_STREAM && stream) {
@@ -81,7 +92,6 @@ static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad,
             elu_stream(out, buffer, bytes);
             x += bytes, grad += bytes, out += bytes, n -= bytes / itemsize;
         }
-        ELU_STREAM_END();
     }
     kernel(x, grad, out, n, s);
 }
@@ -90,6 +100,7 @@ static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad
                             ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     uint64_t mode = elu_enter();
     elu_run(kernel, x, grad, out, n, itemsize, s, stream);
+    ELU_STREAM_END();
     elu_leave(mode);
 }
 
