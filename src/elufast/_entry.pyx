@@ -369,7 +369,7 @@ cdef void walk_range(
             w.empty = not w.next(w.it)
             if prefetch and not w.empty:
                 elu_prefetch(w.data[0], w.size[0] * itemsize)
-                elu_prefetch(w.data[1], w.size[0] * itemsize)
+                elu_prefetch(w.data[inputs - 1], w.size[0] * itemsize)
             elu_run(kernel, x, grad, out, w.size[0], itemsize, s, stream)
         else:
             kernel(x, grad, out, w.size[0], s)
