@@ -11,6 +11,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
@@ -102,7 +103,7 @@ cdef extern from "_memory.h":
     const cnp.npy_intp ELU_LARGE
     object elu_memory_handler()
     bint elu_default_memory() except -1
-    object default_memory "PyDataMem_SetHandler"(void* none)
+    object set_memory_handler "PyDataMem_SetHandler"(PyObject* handler)  # not in NumPy 2.0's own declarations
 
 cnp.import_array()
 
@@ -535,10 +536,10 @@ cdef ndarray large(ndarray a, bint flat):
     if memory_handler is None or not elu_default_memory():
         return empty(a) if flat else like(a)
     try:  # the handler may be set although setting it has raised
-        cnp.PyDataMem_SetHandler(memory_handler)
+        set_memory_handler(<PyObject*> memory_handler)
         return empty(a) if flat else like(a)
     finally:
-        default_memory(NULL)
+        set_memory_handler(NULL)  # NumPy's own
 
 
 cdef inline ndarray new(ndarray a, bint flat):
