@@ -510,9 +510,9 @@ def test_long_rows(layout: str, stream: bool, dtype: Any, level: str) -> None:
             expected = bits(op(np.ascontiguousarray(x), np.ascontiguousarray(grad)))
             for num_threads in (1, 3):
                 assert bits(op(x, grad, num_threads=num_threads)) == expected
-                target = np.full((*x.shape[:-1], x.shape[-1] + 3), 7, dtype)[..., 1:-2]
-                if layout == "cropped and transposed":
-                    target = np.full((*x.shape[:0:-1], x.shape[0] + 3), 7, dtype)[..., 1:-2].T
+                order = np.ndarray.transpose if layout == "cropped and transposed" else np.asarray
+                shape = order(x).shape
+                target = order(np.full((*shape[:-1], shape[-1] + 3), 7, dtype)[..., 1:-2])
                 assert bits(op(x, grad, out=target, num_threads=num_threads)) == expected
                 assert (target.base == 7).sum() >= target.base.size - target.size
                 if layout != "broadcast":

@@ -92,6 +92,12 @@ def compiled(source: str, flags: list[str], output: Path) -> Path:
     return output
 
 
+def library(source: str, output: Path) -> ctypes.CDLL:
+    """C functions over the package's headers, with OpenMP."""
+    flags = ["-O3", "-fopenmp", "-shared", "-fPIC", f"-I{ROOT}/src/elufast"]
+    return ctypes.CDLL(str(compiled(source, flags, output)))
+
+
 def counts(level: str, folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(multiplications and multiply-adds, elements) of each loop's body, one vector."""
     setup = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")
@@ -277,8 +283,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores of{cpu.partition(':')[2]}; elufast at level {elufast.runtime_info()['level']}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flags = ["-O3", "-fopenmp", "-shared", "-fPIC", f"-I{ROOT}/src/elufast"]
-        floors = ctypes.CDLL(str(compiled(FLOORS, flags, folder / "floors.so")))
+        floors = library(FLOORS, folder / "floors.so")
         for part in parts:
             print(f"\n{part}")
             {

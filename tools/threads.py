@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from limits import PARAMS, ROOT, compiled, kernel_table
+from limits import PARAMS, kernel_table, library
 
 import elufast
 from elufast._dispatch import level, loops
@@ -92,8 +92,7 @@ def main() -> None:
     print(f"level {level}; sizes in elements")
     print(f"{'kernel':16}{'dtype':>9}{'two pay from':>14}{'fork and join, us':>19}{'gain at 1 M':>13}")
     with tempfile.TemporaryDirectory() as name:
-        flags = ["-O3", "-fopenmp", "-shared", "-fPIC", f"-I{ROOT}/src/elufast"]
-        run = ctypes.CDLL(str(compiled(SHARED, flags, Path(name, "shared.so")))).run
+        run = library(SHARED, Path(name, "shared.so")).run
     for dtype, capsule in zip((np.float32, np.float64), loops.kernels, strict=True):
         arrays = [rng.standard_normal(SIZES[-1]).astype(dtype) for _ in range(3)]
         pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]

@@ -8,8 +8,6 @@ cdef extern from "_elu.h" nogil:
         const void* x, const void* grad, void* out, ptrdiff_t n, const elu_params_t* s
     ) noexcept nogil
 
-    const elu_params_t ELU_SELU_PARAMS
-
     ctypedef enum Family "elu_family_t":
         ELU "ELUFAST_ELU"
         SELU "ELUFAST_SELU"

@@ -65,8 +65,10 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 
 #if defined(__GNUC__)
 #define ELU_PREFETCH(p) __builtin_prefetch(p)
-#else
+#elif ELU_STREAM
 #define ELU_PREFETCH(p) _mm_prefetch((p), _MM_HINT_T0)
+#else
+#define ELU_PREFETCH(p) (void)(p)
 #endif
 /* The next row, which the processor does not foresee. */
 static inline void elu_prefetch(const char *row, ptrdiff_t bytes) {
@@ -100,7 +102,8 @@ static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad
                             ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     uint64_t mode = elu_enter();
     elu_run(kernel, x, grad, out, n, itemsize, s, stream);
-    ELU_STREAM_END();
+    if (stream)
+        ELU_STREAM_END();
     elu_leave(mode);
 }
 
