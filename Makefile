@@ -18,8 +18,8 @@ endef
 # The registry's torch for Linux brings several GB of CUDA packages. Where pip's configuration offers a local CPU build
 # of it (`find-links`), take that.
 define install_torch
-$(@D)/bin/pip install --quiet --no-index --no-deps $(TORCH) 2>/dev/null \
-  && $(@D)/bin/pip install --quiet $(TORCH) || echo "no CPU build of $(TORCH) at hand$(1)"
+if $(@D)/bin/pip install --quiet --dry-run --no-index --no-deps $(TORCH) 2>/dev/null; then \
+  $(@D)/bin/pip install --quiet $(TORCH); else echo "no CPU build of $(TORCH) at hand$(1)"; fi
 endef
 TORCH ?= torch==2.13.0
 

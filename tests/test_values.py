@@ -209,6 +209,12 @@ def test_special_values_backward(op: Op, size: int, dtype: Any, level: str) -> N
         np.testing.assert_array_equal(got, dtype(value * np.sign(float(a * inner))))
         got = op(big(2.0, dtype, size), big(value, dtype, size))[size // 2]
         np.testing.assert_array_equal(got, dtype(value))
+    x = np.linspace(-30, 3, size, dtype=dtype)
+    negative = np.signbit(op(x, np.ones_like(x)))
+    for value in (0.0, -0.0):
+        got = op(x, np.full_like(x, value))
+        assert not got.any()
+        np.testing.assert_array_equal(np.signbit(got), negative ^ np.signbit(value))
 
 
 @by_dtype

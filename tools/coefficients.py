@@ -244,10 +244,10 @@ def constants() -> tuple[Constant, ...]:
             for function, limit in (
                 ("ELU_LOW32", mp.mpf(-40)),
                 ("elu_extreme_f32", two**-40),
-                ("elu_choose_f32", two**-40),
+                ("elu_choose_small_f32", two**-40),
             )
         ),
-        Constant("elu_exp_reduced_f", (two**-20,), 24, "any small number"),
+        Constant("elu_grad_scaled_exp_f", (two**-20,), 24, "any small number"),
         Constant(
             "elu_forward_celu_f32", (below(28), -(two**-26)), 24, "as above; z / 2 is less than a quarter ulp of 1"
         ),

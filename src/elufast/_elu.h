@@ -140,10 +140,7 @@ static inline float elu_low_celu_f32(elu_params_t s) { return (float)(ELU_LOW32 
 /* q of expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 6 in all; weighted by what the result's ulp is where r is used
  * (r < 0: relative to expm1(r); r > 0: to 1 - expm1(r)) the error is 2^-27.1 */
 static inline float elu_poly_f(float r) {
-    float q = 0x1.672fb8p-10f;
-    q = fmaf(q, r, 0x1.123d16p-7f);
-    q = fmaf(q, r, 0x1.555dc6p-5f);
-    q = fmaf(q, r, 0x1.55548cp-3f);
+    float q = fmaf(r * r, fmaf(r, 0x1.672fb8p-10f, 0x1.123d16p-7f), fmaf(r, 0x1.555dc6p-5f, 0x1.55548cp-3f));
     return fmaf(q, r, 0x1.fffff4p-2f);
 }
 
@@ -219,57 +216,62 @@ static inline float elu_forward_celu_f32(float x, elu_params_t s) {
     return x < (float)(-0x1p-26 * s.a_hi) ? y : x;
 }
 
-/* Backward, an element is moderate unless x <= low or 0 < |grad| < 2^-40, where low is -40, times alpha for CELU: then no
- * step of the float formula leaves the normal numbers unless the result does. Loops use that formula and note what they
- * meet, and do a block again where it held an extreme element; there each element still takes the formula that is its
- * own, so its neighbours do not matter.
- * As unsigned numbers the bits of x <= low (and of a negative NaN, which does no harm) are above all others, and those
- * of -2 grad the larger the smaller grad is, its sign shifted out. */
-static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_u32(x) > noted ? elu_u32(x) : noted; }
-static inline uint32_t elu_note_grad_f32(uint32_t noted, float grad) {
-    uint32_t u = 0 - 2 * elu_u32(grad);
-    return u > noted ? u : noted;
+/* Backward, an element is moderate unless x <= low, which is -40, times alpha for CELU, or, with ELU_UNIT and ELU_CELU, grad
+ * is infinite, with the others 0 < |grad| < 2^-40: then every step of the float formula is as exact as it has to be.
+ * Loops use that formula and note what they meet, and do a block again where it held an extreme element; there each
+ * element still takes the formula that is its own, so its neighbours do not matter.
+ * As unsigned numbers the bits of x <= low (and of a negative NaN, which does no harm) are above all others, those of
+ * 2 grad the larger the larger grad is, its sign shifted out, and those of -2 grad the larger the smaller it is. */
+static inline uint32_t elu_note_u32(uint32_t noted, uint32_t u) { return u > noted ? u : noted; }
+static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_note_u32(noted, elu_u32(x)); }
+static inline uint32_t elu_note_large_f32(uint32_t noted, float grad) { return elu_note_u32(noted, 2 * elu_u32(grad)); }
+static inline uint32_t elu_note_small_f32(uint32_t noted, float grad) {
+    return elu_note_u32(noted, 0 - 2 * elu_u32(grad));
 }
-static inline int elu_extreme_f32(uint32_t x, uint32_t grad, float low) {
-    return x >= elu_u32(low) || grad > 0 - 2 * elu_u32(0x1p-40f);
+static inline int elu_extreme_f32(uint32_t x, uint32_t large, uint32_t small, float low) {
+    return x >= elu_u32(low) || large >= 2 * elu_u32(INFINITY) || small > 0 - 2 * elu_u32(0x1p-40f);
 }
 
-static inline float elu_choose_f32(float x, float grad, float low, float moderate, float extreme) {
+static inline float elu_choose_large_f32(float x, float grad, float low, float moderate, float extreme) {
+    float y = x <= low ? extreme : moderate;
+    return fabsf(grad) <= FLT_MAX ? y : extreme;
+}
+
+static inline float elu_choose_small_f32(float x, float grad, float low, float moderate, float extreme) {
     float g = fabsf(grad), y = x <= low ? extreme : moderate;
     g = g == 0 ? 1 : g;
     return g < 0x1p-40f ? extreme : y;
 }
 
-/* exp(x) = 2^n (hi + lo). hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad stays infinite. */
-typedef struct {
-    float hi, lo, k;
-} elu_exp_f_t;
-
-static inline elu_exp_f_t elu_exp_reduced_f(float t, float r) {
-    elu_exp_f_t e;
-    e.k = elu_f32(elu_u32(t) << 23);
-    e.hi = (1 - 0x1p-20f) + r;
-    e.lo = fmaf(r * r, elu_poly_f(r), r - (e.hi - 1));
-    return e;
-}
-
-static inline elu_exp_f_t elu_exp_f(float x) {
-    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
-    return elu_exp_reduced_f(t, fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, x)));
+/* grad exp(r + c) 2^n, t = n + ELU_ROUND32: u + u expm1(r + c), whose sum would make -0 of u a zero above */
+static inline float elu_grad_exp_f(float grad, float t, float r, float c) {
+    float p = r + c, e = r + fmaf(p * p, elu_poly_f(p), c);
+    float u = grad * elu_f32(elu_u32(t) << 23), y = fmaf(u, e, u);
+    return elu_f32(elu_u32(y) | (elu_u32(grad) & 0x80000000));
 }
 
 static inline float elu_moderate_unit_f32(float grad, float x, elu_params_t s) {
     (void)s;
-    elu_exp_f_t e = elu_exp_f(x);
-    float u = grad * e.k, y = fmaf(u, e.hi, u * e.lo);
+    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float y = elu_grad_exp_f(grad, t, fmaf(n, -ELU_LN2_F, x), n * -ELU_LN2_LO_F);
     return x > 0 ? grad : y;
 }
 
+static inline float elu_moderate_celu_f32(float grad, float x, elu_params_t s) {
+    elu_sum_f_t z = elu_divided_f(x, s);
+    float t = fmaf(z.hi, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float y = elu_grad_exp_f(grad, t, fmaf(n, -ELU_LN2_F, z.hi), fmaf(n, -ELU_LN2_LO_F, z.lo));
+    return x > 0 ? grad : y;
+}
+
+/* exp(x) = 2^n (hi + lo), times a. hi is 1 + r less 2^-20, which keeps lo positive: an infinite grad stays infinite. */
 static inline float elu_grad_scaled_exp_f(float grad, float x, elu_params_t s) {
-    elu_exp_f_t e = elu_exp_f(x);
-    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a), hi = a * e.hi;
-    float lo = fmaf(a, e.lo, fmaf(a_lo, e.hi, fmaf(a, e.hi, -hi)));
-    float u = grad * e.k;
+    float a = (float)s.a_hi, a_lo = (float)(s.a_hi - a);
+    float t = fmaf(x, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
+    float r = fmaf(n, -ELU_LN2_LO_F, fmaf(n, -ELU_LN2_F, x)), e = (1 - 0x1p-20f) + r;
+    float e_lo = fmaf(r * r, elu_poly_f(r), r - (e - 1));
+    float hi = a * e, lo = fmaf(a, e_lo, fmaf(a_lo, e, fmaf(a, e, -hi)));
+    float u = grad * elu_f32(elu_u32(t) << 23);
     return fmaf(u, hi, u * lo);
 }
 
@@ -285,32 +287,24 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
     return x > 0 ? up : y;
 }
 
-static inline float elu_moderate_celu_f32(float grad, float x, elu_params_t s) {
-    elu_sum_f_t z = elu_divided_f(x, s);
-    float t = fmaf(z.hi, ELU_LOG2E_F, ELU_ROUND32), n = t - ELU_ROUND32;
-    elu_exp_f_t e = elu_exp_reduced_f(t, fmaf(n, -ELU_LN2_LO_F, z.lo) + fmaf(n, -ELU_LN2_F, z.hi));
-    float u = grad * e.k, y = fmaf(u, e.hi, u * e.lo);
-    return x > 0 ? grad : y;
-}
-
 static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_unit_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
+    return elu_choose_large_f32(x, grad, ELU_LOW32, y, any);
 }
 
 static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_alpha_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
+    return elu_choose_small_f32(x, grad, ELU_LOW32, y, any);
 }
 
 static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_selu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, ELU_LOW32, y, any);
+    return elu_choose_small_f32(x, grad, ELU_LOW32, y, any);
 }
 
 static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_celu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_f32(x, grad, elu_low_celu_f32(s), y, any);
+    return elu_choose_large_f32(x, grad, elu_low_celu_f32(s), y, any);
 }
 
 #else
@@ -329,8 +323,9 @@ static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
 #define elu_moderate_celu_f32 elu_backward_any_f32
 
 #define elu_note_x_f32(noted, x) 0
-#define elu_note_grad_f32(noted, grad) 0
-#define elu_extreme_f32(x, grad, low) 0
+#define elu_note_large_f32(noted, grad) 0
+#define elu_note_small_f32(noted, grad) 0
+#define elu_extreme_f32(x, large, small, low) 0
 
 #endif
 

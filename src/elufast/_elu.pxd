@@ -38,8 +38,9 @@ cdef extern from "_elu.h" nogil:
     float elu_moderate_selu_f32(float grad, float x, elu_params_t s) noexcept
     float elu_moderate_celu_f32(float grad, float x, elu_params_t s) noexcept
     uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
-    uint32_t elu_note_grad_f32(uint32_t noted, float grad) noexcept
-    bint elu_extreme_f32(uint32_t x, uint32_t grad, float low) noexcept
+    uint32_t elu_note_large_f32(uint32_t noted, float grad) noexcept
+    uint32_t elu_note_small_f32(uint32_t noted, float grad) noexcept
+    bint elu_extreme_f32(uint32_t x, uint32_t large, uint32_t small, float low) noexcept
     const float ELU_LOW32
     float elu_low_celu_f32(elu_params_t s) noexcept
     float elu_from_output_f32(float grad, float y, elu_params_t s) noexcept

@@ -16,25 +16,29 @@ ctypedef fused real:
 
 
 cdef enum:
-    BLOCK = 1024  # bytes: in place, past the cache, the memory idles while a longer one is computed
-    HELD = 256  # floats or, at most, doubles in it
+    BLOCK = 4096  # bytes
+    BLOCK_IN_PLACE = 1024  # past the cache the memory idles while a longer one is computed
+    HELD = 256  # floats or, at most, doubles in that
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
-    uint32_t x32, grad32
+    uint32_t x32, large32, small32
     uint64_t x64, grad64
 
 
 cdef inline bint held_extreme(Noted noted, real low) noexcept nogil:
-    return elu_extreme_f32(noted.x32, noted.grad32, low) or elu_extreme_f64(noted.x64, noted.grad64)
+    return elu_extreme_f32(noted.x32, noted.large32, noted.small32, low) or elu_extreme_f64(noted.x64, noted.grad64)
 
 
-cdef inline Noted note(Noted noted, real x, real grad, real low) noexcept nogil:
-    if real is float:
-        noted.x32 = elu_note_x_f32(noted.x32, x)
-        noted.grad32 = elu_note_grad_f32(noted.grad32, grad)
-    else:
+cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noexcept nogil:
+    if real is double:
         noted.x64 = elu_note_x_f64(noted.x64, x, low)
         noted.grad64 = elu_note_grad_f64(noted.grad64, grad)
+    else:
+        noted.x32 = elu_note_x_f32(noted.x32, x)
+        if large:
+            noted.large32 = elu_note_large_f32(noted.large32, grad)
+        else:
+            noted.small32 = elu_note_small_f32(noted.small32, grad)
     return noted
 
 
@@ -53,30 +57,31 @@ cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
     cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i, size
     cdef real held[HELD]
+    cdef bint in_place = out == x or out == grad
+    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
+        size = min(n, block)
         if not extreme:
-            to = &held[0] if out == x or out == grad else out
-            noted = Noted(0, 0, 0, 0)
+            to = &held[0] if in_place else out
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, True)
                 if real is float:
                     to[i] = elu_moderate_unit_f32(grad[i], x[i], s)
                 else:
                     to[i] = elu_moderate_unit_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
-            if not extreme and to != out:
+            if in_place and not extreme:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
-            noted = Noted(0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, True)
                 if real is float:
                     out[i] = elu_backward_unit_f32(grad[i], x[i], s)
                 else:
@@ -97,30 +102,31 @@ cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n,
 
 cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
     cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i, size
     cdef real held[HELD]
+    cdef bint in_place = out == x or out == grad
+    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
+        size = min(n, block)
         if not extreme:
-            to = &held[0] if out == x or out == grad else out
-            noted = Noted(0, 0, 0, 0)
+            to = &held[0] if in_place else out
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, False)
                 if real is float:
                     to[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
                 else:
                     to[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
-            if not extreme and to != out:
+            if in_place and not extreme:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
-            noted = Noted(0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, False)
                 if real is float:
                     out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
                 else:
@@ -141,30 +147,31 @@ cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
     cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i, size
     cdef real held[HELD]
+    cdef bint in_place = out == x or out == grad
+    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     while n > 0:
-        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
+        size = min(n, block)
         if not extreme:
-            to = &held[0] if out == x or out == grad else out
-            noted = Noted(0, 0, 0, 0)
+            to = &held[0] if in_place else out
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, False)
                 if real is float:
                     to[i] = elu_moderate_selu_f32(grad[i], x[i], s)
                 else:
                     to[i] = elu_moderate_selu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
-            if not extreme and to != out:
+            if in_place and not extreme:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
-            noted = Noted(0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, False)
                 if real is float:
                     out[i] = elu_backward_selu_f32(grad[i], x[i], s)
                 else:
@@ -185,30 +192,31 @@ cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, 
 
 cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
     cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i, size
     cdef real held[HELD]
+    cdef bint in_place = out == x or out == grad
+    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
     cdef real low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
     while n > 0:
-        size = min(n, <ptrdiff_t> (BLOCK // sizeof(real)))
+        size = min(n, block)
         if not extreme:
-            to = &held[0] if out == x or out == grad else out
-            noted = Noted(0, 0, 0, 0)
+            to = &held[0] if in_place else out
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, True)
                 if real is float:
                     to[i] = elu_moderate_celu_f32(grad[i], x[i], s)
                 else:
                     to[i] = elu_moderate_celu_f64(grad[i], x[i], s)
             extreme = held_extreme(noted, low)
-            if not extreme and to != out:
+            if in_place and not extreme:
                 memcpy(out, to, size * sizeof(real))
         if extreme:
-            noted = Noted(0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0, 0)
             for i in range(size):
-                noted = note(noted, x[i], grad[i], low)
+                noted = note(noted, x[i], grad[i], low, True)
                 if real is float:
                     out[i] = elu_backward_celu_f32(grad[i], x[i], s)
                 else:
