@@ -73,11 +73,10 @@ cdef extern from "elufast.h" nogil:
 cdef extern from "_span.h" nogil:
     uint64_t elu_enter() noexcept
     void elu_leave(uint64_t mode) noexcept
-    void elu_prefetch(const char* row, ptrdiff_t bytes) noexcept
     void elu_stream_end "ELU_STREAM_END"() noexcept
     void elu_run(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,
-        ptrdiff_t itemsize, const elu_params_t* s, bint stream,
+        ptrdiff_t itemsize, const elu_params_t* s, bint stream, ptrdiff_t x_ahead, ptrdiff_t grad_ahead,
     ) noexcept
     void elu_span(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,

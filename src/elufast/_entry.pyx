@@ -118,6 +118,8 @@ cdef enum:
     ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
     ROWS = 64  # fewer rows are not shared out evenly
     LINE = 16  # elements in a cache line of 64 bytes, or in two
+    ROWS_AHEAD = 3  # of which one is fetched: the next one would come too late
+    FORESEEN = 8192  # bytes of a row from which on the processor fetches most of it by itself
     NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
     MAX_TEAM = 1024
     PER_THREAD = 32768  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
@@ -368,14 +370,14 @@ cdef void walk_range(
     cdef const char* x
     cdef const char* grad
     cdef char* out
+    cdef ptrdiff_t x_ahead, grad_ahead
     while not w.empty:
         x, grad, out = w.data[0], w.data[inputs - 1], w.data[inputs]
         if rows:
             w.empty = not w.next(w.it)
-            if prefetch and not w.empty:
-                elu_prefetch(w.data[0], w.size[0] * itemsize)
-                elu_prefetch(w.data[inputs - 1], w.size[0] * itemsize)
-            elu_run(kernel, x, grad, out, w.size[0], itemsize, s, stream)
+            x_ahead = ROWS_AHEAD * (w.data[0] - x) if prefetch and not w.empty else 0
+            grad_ahead = ROWS_AHEAD * (w.data[1] - grad) if x_ahead and inputs == 2 else 0
+            elu_run(kernel, x, grad, out, w.size[0], itemsize, s, stream, x_ahead, grad_ahead)
         else:
             kernel(x, grad, out, w.size[0], s)
             w.empty = not w.next(w.it)
@@ -395,13 +397,14 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
     cdef cnp.NpyIter* part
     cdef cnp.npy_intp size, row = 0
     cdef int threads, made = 1, i, axis = row_axis(x, grad, out) if plain else -1
-    cdef bint prefetch = axis >= 0 and traffic(x, grad, out) > NEAR
+    cdef bint prefetch = False
     cdef bint stream = axis >= 0 and streams(x, grad, out)
     ops[0] = <cnp.PyArrayObject*> x
     ops[inputs - 1] = <cnp.PyArrayObject*> grad
     ops[inputs] = <cnp.PyArrayObject*> out
     if axis >= 0:
         row = cnp.PyArray_DIM(out, axis)
+        prefetch = row * itemsize <= FORESEEN and traffic(x, grad, out) > NEAR
     cdef cnp.NpyIter* it = iterator(inputs + 1, ops, axis, single)
     try:
         size = cnp.NpyIter_GetIterSize(it)

@@ -70,29 +70,44 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 #else
 #define ELU_PREFETCH(p) (void)(p)
 #endif
-/* The next row, which the processor does not foresee. */
-static inline void elu_prefetch(const char *row, ptrdiff_t bytes) {
-    for (ptrdiff_t i = 0; i < bytes && i < 8192; i += 64)
-        ELU_PREFETCH(row + i);
+
+enum { ELU_BLOCK = 512, ELU_AHEAD = 4096 };
+
+static inline void elu_prefetch(const char *from, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        ELU_PREFETCH(from + i);
 }
 
-enum { ELU_BUFFER = 4096 };
-
-/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. */
+/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due.
+ * Short blocks keep memory busy, and before each a later one is fetched: the one x_ahead (grad_ahead, if not 0) bytes from
+ * it, which is in another row and so not foreseen by the processor, or, where x_ahead is 0, one of this run. */
 static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
-                           ptrdiff_t itemsize, const elu_params_t *s, int stream) {
-    if (ELU_STREAM && stream) {
-        _Alignas(64) char buffer[ELU_BUFFER];
-        ptrdiff_t head = (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) / itemsize, line = 64 / itemsize;
-        if (head < n) {
-            kernel(x, grad, out, head, s);
-            x += head * itemsize, grad += head * itemsize, out += head * itemsize, n -= head;
-        }
-        while (n >= line) {
-            ptrdiff_t bytes = n < ELU_BUFFER / itemsize ? n / line * 64 : ELU_BUFFER;
-            kernel(x, grad, buffer, bytes / itemsize, s);
-            elu_stream(out, buffer, bytes);
-            x += bytes, grad += bytes, out += bytes, n -= bytes / itemsize;
+                           ptrdiff_t itemsize, const elu_params_t *s, int stream, ptrdiff_t x_ahead,
+                           ptrdiff_t grad_ahead) {
+    stream = ELU_STREAM && stream;
+    if (stream && !x_ahead) {
+        x_ahead = ELU_AHEAD;
+        grad_ahead = grad == x ? 0 : ELU_AHEAD;
+    }
+    if (x_ahead) {
+        _Alignas(64) char buffer[ELU_BLOCK];
+        ptrdiff_t block = stream ? ELU_BLOCK : 2 * ELU_BLOCK;
+        ptrdiff_t bytes = stream ? (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) : 0;
+        ptrdiff_t rest = n * itemsize - bytes;
+        if (rest > 0) {
+            if (bytes)
+                kernel(x, grad, out, bytes / itemsize, s);
+            for (; rest >= 64; rest -= bytes) {
+                x += bytes, grad += bytes, out += bytes;
+                bytes = rest < block ? rest & ~(ptrdiff_t)63 : block;
+                elu_prefetch(x + x_ahead, bytes);
+                if (grad_ahead)
+                    elu_prefetch(grad + grad_ahead, bytes);
+                kernel(x, grad, stream ? buffer : out, bytes / itemsize, s);
+                if (stream)
+                    elu_stream(out, buffer, bytes);
+            }
+            x += bytes, grad += bytes, out += bytes, n = rest / itemsize;
         }
     }
     kernel(x, grad, out, n, s);
@@ -101,7 +116,7 @@ static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad,
 static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                             ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     uint64_t mode = elu_enter();
-    elu_run(kernel, x, grad, out, n, itemsize, s, stream);
+    elu_run(kernel, x, grad, out, n, itemsize, s, stream, 0, 0);
     if (stream)
         ELU_STREAM_END();
     elu_leave(mode);
