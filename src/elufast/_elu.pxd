@@ -73,6 +73,7 @@ cdef extern from "elufast.h" nogil:
 cdef extern from "_span.h" nogil:
     uint64_t elu_enter() noexcept
     void elu_leave(uint64_t mode) noexcept
+    const ptrdiff_t ELU_AHEAD
     void elu_stream_end "ELU_STREAM_END"() noexcept
     void elu_run(
         elu_kernel_t kernel, const char* x, const char* grad, char* out, ptrdiff_t n,

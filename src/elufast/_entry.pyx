@@ -364,19 +364,20 @@ cdef struct Walk:
 
 cdef void walk_range(
     Walk* w, int inputs, elu_kernel_t kernel, ptrdiff_t itemsize, const elu_params_t* s,
-    bint rows, bint prefetch, bint stream,
+    bint rows, bint fetch_rows, bint stream,
 ) noexcept nogil:
     cdef uint64_t mode = elu_enter()
     cdef const char* x
     cdef const char* grad
     cdef char* out
-    cdef ptrdiff_t x_ahead, grad_ahead
+    cdef ptrdiff_t x_ahead = ELU_AHEAD if stream else 0, grad_ahead = x_ahead if inputs == 2 else 0
     while not w.empty:
         x, grad, out = w.data[0], w.data[inputs - 1], w.data[inputs]
         if rows:
             w.empty = not w.next(w.it)
-            x_ahead = ROWS_AHEAD * (w.data[0] - x) if prefetch and not w.empty else 0
-            grad_ahead = ROWS_AHEAD * (w.data[1] - grad) if x_ahead and inputs == 2 else 0
+            if fetch_rows:
+                x_ahead = 0 if w.empty else ROWS_AHEAD * (w.data[0] - x)
+                grad_ahead = 0 if w.empty or inputs == 1 else ROWS_AHEAD * (w.data[1] - grad)
             elu_run(kernel, x, grad, out, w.size[0], itemsize, s, stream, x_ahead, grad_ahead)
         else:
             kernel(x, grad, out, w.size[0], s)
@@ -397,14 +398,14 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
     cdef cnp.NpyIter* part
     cdef cnp.npy_intp size, row = 0
     cdef int threads, made = 1, i, axis = row_axis(x, grad, out) if plain else -1
-    cdef bint prefetch = False
+    cdef bint fetch_rows = False
     cdef bint stream = axis >= 0 and streams(x, grad, out)
     ops[0] = <cnp.PyArrayObject*> x
     ops[inputs - 1] = <cnp.PyArrayObject*> grad
     ops[inputs] = <cnp.PyArrayObject*> out
     if axis >= 0:
         row = cnp.PyArray_DIM(out, axis)
-        prefetch = row * itemsize <= FORESEEN and traffic(x, grad, out) > NEAR
+        fetch_rows = row * itemsize <= FORESEEN and traffic(x, grad, out) > NEAR
     cdef cnp.NpyIter* it = iterator(inputs + 1, ops, axis, single)
     try:
         size = cnp.NpyIter_GetIterSize(it)
@@ -437,10 +438,10 @@ cdef int walk(int op, ndarray x, ndarray grad, ndarray out, const elu_params_t* 
                 walks[i].empty = False
             with nogil:
                 if threads == 1:
-                    walk_range(&walks[0], inputs, kernel, itemsize, s, axis >= 0, prefetch, stream)
+                    walk_range(&walks[0], inputs, kernel, itemsize, s, axis >= 0, fetch_rows, stream)
                 else:
                     for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        walk_range(&walks[i], inputs, kernel, itemsize, s, axis >= 0, prefetch, stream)
+                        walk_range(&walks[i], inputs, kernel, itemsize, s, axis >= 0, fetch_rows, stream)
         finally:
             if threads > 1:
                 PyThread_release_lock(pool)

@@ -17,8 +17,14 @@ ctypedef fused real:
 
 cdef enum:
     BLOCK = 4096  # bytes
-    BLOCK_IN_PLACE = 1024  # past the cache the memory idles while a longer one is computed
-    HELD = 256  # floats or, at most, doubles in that
+    SHORT_BLOCK = 1024  # in place, and where more than NEAR is read: memory idles while a longer one is computed
+    NEAR = 262144
+    HELD = 256  # floats or, at most, doubles in a short block
+
+
+cdef inline ptrdiff_t length(bint in_place, ptrdiff_t size) noexcept nogil:
+    return SHORT_BLOCK if in_place or size > NEAR else BLOCK
+
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
     uint32_t x32, large32, small32
@@ -59,7 +65,7 @@ cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef elu_params_t s = p[0]
     cdef real held[HELD]
     cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
+    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
@@ -104,7 +110,7 @@ cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n
     cdef elu_params_t s = p[0]
     cdef real held[HELD]
     cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
+    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
@@ -149,7 +155,7 @@ cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef elu_params_t s = p[0]
     cdef real held[HELD]
     cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
+    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False
@@ -194,7 +200,7 @@ cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n,
     cdef elu_params_t s = p[0]
     cdef real held[HELD]
     cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = (BLOCK_IN_PLACE if in_place else BLOCK) // sizeof(real)
+    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
     cdef real* to
     cdef Noted noted
     cdef bint extreme = False

@@ -71,27 +71,22 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 #define ELU_PREFETCH(p) (void)(p)
 #endif
 
-enum { ELU_BLOCK = 512, ELU_AHEAD = 4096 };
+enum { ELU_BLOCK = 1024, ELU_AHEAD = 4096 };
 
 static inline void elu_prefetch(const char *from, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; i < bytes; i += 64)
         ELU_PREFETCH(from + i);
 }
 
-/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due.
- * Short blocks keep memory busy, and before each a later one is fetched: the one x_ahead (grad_ahead, if not 0) bytes from
- * it, which is in another row and so not foreseen by the processor, or, where x_ahead is 0, one of this run. */
+/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. Streaming, and with an ahead that is
+ * not 0, it goes in short blocks, which keep memory busy; before each what lies so many bytes ahead of it is fetched. */
 static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                            ptrdiff_t itemsize, const elu_params_t *s, int stream, ptrdiff_t x_ahead,
                            ptrdiff_t grad_ahead) {
     stream = ELU_STREAM && stream;
-    if (stream && !x_ahead) {
-        x_ahead = ELU_AHEAD;
-        grad_ahead = grad == x ? 0 : ELU_AHEAD;
-    }
-    if (x_ahead) {
+    if (stream || x_ahead || grad_ahead) {
         _Alignas(64) char buffer[ELU_BLOCK];
-        ptrdiff_t block = stream ? ELU_BLOCK : 2 * ELU_BLOCK;
+        ptrdiff_t block = stream && grad == x ? ELU_BLOCK / 2 : ELU_BLOCK;
         ptrdiff_t bytes = stream ? (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) : 0;
         ptrdiff_t rest = n * itemsize - bytes;
         if (rest > 0) {
@@ -100,7 +95,8 @@ static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad,
             for (; rest >= 64; rest -= bytes) {
                 x += bytes, grad += bytes, out += bytes;
                 bytes = rest < block ? rest & ~(ptrdiff_t)63 : block;
-                elu_prefetch(x + x_ahead, bytes);
+                if (x_ahead)
+                    elu_prefetch(x + x_ahead, bytes);
                 if (grad_ahead)
                     elu_prefetch(grad + grad_ahead, bytes);
                 kernel(x, grad, stream ? buffer : out, bytes / itemsize, s);
@@ -116,7 +112,8 @@ static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad,
 static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                             ptrdiff_t itemsize, const elu_params_t *s, int stream) {
     uint64_t mode = elu_enter();
-    elu_run(kernel, x, grad, out, n, itemsize, s, stream, 0, 0);
+    ptrdiff_t ahead = stream ? ELU_AHEAD : 0;
+    elu_run(kernel, x, grad, out, n, itemsize, s, stream, ahead, grad == x ? 0 : ahead);
     if (stream)
         ELU_STREAM_END();
     elu_leave(mode);
