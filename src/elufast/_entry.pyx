@@ -115,7 +115,7 @@ cdef cnp.PyArray_Descr* float64 = PyArray_DescrFromType(cnp.NPY_FLOAT64)
 
 cdef enum:
     BLOCK = 2048  # elements a block where the layout needs one: 48 KiB for three float64 operands
-    ROW = 1280  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
+    ROW = 256  # bytes that lie side by side in every operand, from which on blocks of a row are no slower
     ROWS = 64  # fewer rows are not shared out evenly
     LINE = 16  # elements in a cache line of 64 bytes, or in two
     ROWS_AHEAD = 3  # of which one is fetched: the next one would come too late
