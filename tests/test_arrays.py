@@ -520,3 +520,25 @@ def test_long_rows(layout: str, stream: bool, dtype: Any, level: str) -> None:
                     own[...] = x
                     op(own, grad, out=own, num_threads=num_threads)
                     assert bits(own) == expected
+
+
+@by_dtype
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("size", [75, 700, 3000])
+def test_rows_that_are_fetched_ahead(size: int, stream: bool, dtype: Any, level: str) -> None:
+    """Rows with gaps, reversed, of more bytes than the near caches hold."""
+    count = 8_400_000 // (size * np.dtype(dtype).itemsize)
+    x, grad = (np.resize(sample(dtype, 5003, s), (count, size + 5))[::-1, 2:-3] for s in (38, 39))
+    some = (FORWARD, BACKWARD)
+    expected = [op(np.ascontiguousarray(x), np.ascontiguousarray(grad)) for op in some]
+    assert x.nbytes > 8_000_000
+    with bound(level, 1 if stream else None):
+        for op, result in zip(some, expected, strict=True):
+            target = np.full((count, size + 5), 7, dtype)
+            for num_threads in (1, 3):
+                assert bits(op(x, grad, out=target[:, 1:-4], num_threads=num_threads)) == bits(result)
+            assert (target[:, [0, -4, -3, -2, -1]] == 7).all()
+            if op.backward:
+                target[:, 1:-4] = grad
+                op(x, target[:, 1:-4], out=target[:, 1:-4])
+                assert bits(target[:, 1:-4]) == bits(result)
