@@ -217,9 +217,9 @@ static inline float elu_forward_celu_f32(float x, elu_params_t s) {
 }
 
 /* Backward, an element is moderate unless x <= low, which is -40, times alpha for CELU, or grad is infinite (ELU_UNIT and
- * ELU_CELU) or 0 < |grad| < 2^-40 (the others): then every step of the float formula is as exact as it has to be. Loops use
- * that formula and note what they meet, and do a block again where it held an extreme element; there each element still
- * takes the formula that is its own, so its neighbours do not matter.
+ * ELU_CELU) or 0 < |grad| < 2^-40 (the others): then every step of the float formula is as exact as it has to be. Loops
+ * use that formula and note what they meet, and do a block again where it held an extreme element; there each element
+ * still takes the formula that is its own, so its neighbours do not matter.
  * As unsigned numbers the bits of x <= low (and of a negative NaN, which does no harm) are above all others, those of
  * 2 grad the larger the larger grad is, its sign shifted out, and those of -2 grad the larger the smaller it is. */
 static inline uint32_t elu_note_u32(uint32_t noted, uint32_t u) { return u > noted ? u : noted; }

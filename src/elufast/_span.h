@@ -78,7 +78,7 @@ static inline void elu_prefetch(const char *from, ptrdiff_t bytes) {
         ELU_PREFETCH(from + i);
 }
 
-/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. Streaming, and with an ahead that is
+/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. With these, or where an ahead is
  * not 0, it goes in short blocks, which keep memory busy; before each what lies so many bytes ahead of it is fetched. */
 static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
                            ptrdiff_t itemsize, const elu_params_t *s, int stream, ptrdiff_t x_ahead,
