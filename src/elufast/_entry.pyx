@@ -122,7 +122,7 @@ cdef enum:
     FORESEEN = 8192  # bytes of a row from which on the processor fetches most of it by itself
     NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
     MAX_TEAM = 1024
-    PER_THREAD = 32768  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
+    PER_THREAD = 65536  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
 
 
