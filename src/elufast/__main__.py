@@ -4,44 +4,54 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import math
 import os
 import signal
 import sys
+import threading
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 import elufast
-from elufast._apply import Problem, apply, require
+from elufast._apply import DTYPES, Problem, apply, require
 
 FORWARD = ("elu", "selu", "celu")
 BACKWARD = tuple(f"{name}_backward" for name in FORWARD)
+LIBRARIES = ("elufast", "numpy", "torch", "numexpr", "numba")
 SIZES = (1, 1_000, 100_000, 1_000_000)
 ROUNDS = 5
 SAMPLE_SECONDS = 2e-3
 
 # What shtab is to complete after an option.
-_FILE = {
-    "bash": "_shtab_compgen_files",
-    "zsh": "_files",
-    "tcsh": "f",
-    "fish": "(__fish_complete_path (commandline -ct))",
-}
+_FISH = "(__fish_complete_path (commandline -ct))"
+_FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f", "fish": _FISH}
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As getopt: the word after an option is its value, be it -1e-3 or a file called -x, if it is no option."""
+        words, joined = list(sys.argv[1:] if args is None else args), []
+        options = self._option_string_actions
+        while words:
+            word = words.pop(0)
+            meant = [action for name, action in options.items() if name.startswith(word)]
+            if len(meant) == 1 and meant[0].nargs is None and words and words[0] not in (*options, "--"):
+                word = f"{meant[0].option_strings[-1]}={words.pop(0)}"
+            joined.append(word)
+        return super().parse_known_args(joined, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise Problem(f"{message} ({self.prog} --help)")
 
 
 class _Completion(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> NoReturn:
-        _, shell, _ = arguments
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> NoReturn:
         print(require("shtab", "cli").complete(parser, shell))
         parser.exit()
 
@@ -54,190 +64,158 @@ def _count(text: str) -> int:
 
 
 def _dtype(text: str) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(text)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.type not in (np.float32, np.float64):
-        raise argparse.ArgumentTypeError(f"{text!r} is not float32 or float64, nor '<f4', '>f4', '<f8' or '>f8'")
-    return dtype
+    said = require("ml_dtypes", "half").bfloat16 if text == "bfloat16" else text
+    with contextlib.suppress(Exception):  # NumPy raises whatever it likes
+        dtype: np.dtype[Any] = np.dtype(said)
+        if dtype.name in DTYPES:
+            return dtype
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(DTYPES)}, '<f2', '>f2', '<f4', ..., '>f8'")
 
 
-def _file(action: argparse.Action) -> None:
-    vars(action)["complete"] = _FILE
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return text
+
+
+def _file(where: Any, *names: str, **options: Any) -> None:
+    vars(where.add_argument(*names, type=_path, **options))["complete"] = _FILE
+
+
+def _function(where: Any, *choices: str, **options: Any) -> None:
+    where.add_argument("function", choices=choices, metavar="FUNCTION", help=", ".join(choices), **options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="elufast", description="ELU, SELU and CELU: fast, and accurate to the last place.")
     parser.add_argument("--version", action="version", version=f"elufast {elufast.__version__}")
+    text = "print a completion script for this shell (needs the extra `cli`)"
     parser.add_argument(
-        "--print-completion",
-        action=_Completion,
-        choices=tuple(_FILE),
-        help="print a completion script for this shell (needs the extra `cli`)",
+        "--print-completion", action=_Completion, choices=[*_FILE], default=argparse.SUPPRESS, help=text
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    alpha: dict[str, Any] = {"type": float, "metavar": "A", "help": "alpha of elu and celu (default: 1)"}
 
-    def command(run: Callable[[argparse.Namespace], None], text: str, examples: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            run.__name__.strip("_"),
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"examples:\n{examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def command(run: Callable[..., None]) -> argparse.ArgumentParser:
+        """Called as its function is; the docstring is the help."""
+        text, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
+        name, brief = run.__name__.strip("_"), text[:1].lower() + text[1:-1]
+        layout = argparse.RawDescriptionHelpFormatter
+        sub = commands.add_parser(name, help=brief, description=text, epilog=examples, formatter_class=layout)
         sub.set_defaults(run=run)
         return sub
 
-    info = command(
-        _info,
-        "show what was built and what this machine runs",
-        """\
-  elufast info
-  elufast info --json""",
-    )
-    info.add_argument("--json", action="store_true", help="as JSON")
+    info = command(_info)
+    info.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
 
-    files = command(
-        _apply,
-        "apply a function to an array in a file, of any size",
-        """\
-  elufast apply elu x.npy -o y.npy --alpha 0.5
-  elufast apply selu weights.npz:layer1 -o new.npz     (the other members are copied)
-  elufast apply celu images.zarr -o out.zarr           (needs the extra `zarr`)
-  elufast apply elu x.bin -o y.bin --dtype '>f4'       (raw binary, big-endian)
-  elufast apply elu_backward x.npy --grad g.npy -o dx.npy
-  elufast apply elu x.npy --in-place --backup
-
-OUT appears when it is complete, and not at all after an error or Ctrl-C. --in-place needs no
-room for a second file, but an interruption leaves IN partly overwritten: use --backup, or
--o IN --force, which replaces IN in one step.""",
-    )
-    files.add_argument("function", choices=FORWARD + BACKWARD, metavar="FUNCTION", help=", ".join(FORWARD + BACKWARD))
-    _file(files.add_argument("input", metavar="IN", help=".npy, .npz (or IN.npz:member), Zarr array, or raw binary"))
+    files = command(_apply)
+    _function(files, *FORWARD, *BACKWARD)
+    _file(files, "input", metavar="IN", help=".npy, .npz (or IN.npz:member), Zarr array, or raw binary")
     to = files.add_mutually_exclusive_group(required=True)
-    _file(to.add_argument("-o", "--output", metavar="OUT", help="the file to write, in the format of IN"))
-    to.add_argument("--in-place", action="store_true", help="overwrite IN (of a .npz file, the one member)")
-    files.add_argument("--alpha", type=float, metavar="A", help="alpha of elu and celu (default: 1)")
-    _file(files.add_argument("--grad", metavar="FILE", help="grad of a backward function, a file like IN"))
+    _file(to, "-o", "--output", metavar="OUT", help="the file to write, in the format of IN")
+    to.add_argument("--in-place", dest="output", action="store_const", help="overwrite IN (of a .npz file, one member)")
+    files.add_argument("--alpha", **alpha)
+    _file(files, "--grad", metavar="FILE", help="grad of a backward function, a file like IN")
     files.add_argument("--from-output", action="store_true", help="IN holds the forward result, not x")
     files.add_argument("--member", metavar="NAME", help="the array of a .npz file")
-    files.add_argument("--dtype", type=_dtype, help="of raw binary: float32, float64, '<f4', '>f4', '<f8', '>f8'")
+    files.add_argument("--dtype", type=_dtype, help=f"of raw binary: {', '.join(DTYPES)}, '>f4', ...")
     files.add_argument("--force", action="store_true", help="replace OUT if it is there")
     files.add_argument("--backup", action="store_true", help="with --in-place: copy IN to IN.bak first, and compare")
     files.add_argument("--threads", type=_count, metavar="N", help="at most so many threads")
 
-    bench = command(
-        _bench,
-        "time elufast beside the libraries that are installed, on one thread",
-        """\
-  elufast bench
-  elufast bench selu --dtype float64 --plot times.png""",
-    )
-    bench.add_argument(
-        "function", nargs="?", choices=FORWARD, default="elu", metavar="FUNCTION", help=", ".join(FORWARD)
-    )
+    bench = command(_bench)
+    _function(bench, *FORWARD, nargs="?", default="elu")
     bench.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
-    _file(bench.add_argument("--plot", metavar="FILE", help="draw the times too (needs the extra `plot`)"))
+    _file(bench, "--plot", metavar="FILE", help="draw the times too (needs the extra `plot`)")
 
-    plot = command(
-        _plot,
-        "draw a function (needs the extra `plot`)",
-        """\
-  elufast plot elu -o elu.png
-  elufast plot celu --alpha 0.5 --derivative""",
-    )
-    plot.add_argument("function", choices=FORWARD, metavar="FUNCTION", help=", ".join(FORWARD))
-    _file(plot.add_argument("-o", "--output", metavar="FILE", help="the picture to write; without it, show a window"))
-    plot.add_argument("--alpha", type=float, metavar="A", help="alpha of elu and celu (default: 1)")
+    plot = command(_plot)
+    _function(plot, *FORWARD)
+    _file(plot, "-o", "--output", metavar="FILE", help="the picture to write; without it, show a window")
+    plot.add_argument("--alpha", **alpha)
     plot.add_argument("--derivative", action="store_true", help="draw the derivative too")
     return parser
 
 
-def _info(options: argparse.Namespace) -> None:
-    if options.json:
+def _info(as_json: bool) -> None:
+    """Show what was built and what this machine runs.
+
+    examples:
+      elufast info
+      elufast info --json
+    """
+    if as_json:
         print(json.dumps(elufast.runtime_info(), indent=2))
     else:
         elufast.show_runtime()
 
 
-def _apply(options: argparse.Namespace) -> None:
-    def terminate(*_: Any) -> NoReturn:
-        sys.exit(128 + signal.SIGTERM)
+@contextlib.contextmanager
+def _tidily() -> Iterator[None]:
+    """Let signals that would end the process raise an exception, so that temporary files are removed."""
+    ours: dict[int, Any] = {}
 
-    before = signal.signal(signal.SIGTERM, terminate)  # so that temporary files are removed
+    def end(number: int, _: object) -> NoReturn:
+        for each in ours:  # a closing terminal sends SIGHUP twice: the second must not interrupt the tidying up
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():  # in another, signals cannot be handled
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"):  # not every system has all
+            number = getattr(signal, name, None)
+            # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so.
+            if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                ours[number] = signal.signal(number, end)
     try:
-        apply(
-            options.function,
-            options.input,
-            options.output,
-            alpha=options.alpha,
-            grad=options.grad,
-            from_output=options.from_output,
-            member=options.member,
-            dtype=options.dtype,
-            force=options.force,
-            backup=options.backup,
-            num_threads=options.threads,
-        )
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
-# One maker a library: what to time, which writes into `out` where the library can.
-_Maker = Callable[[str, Any, Any], Callable[[], Any]]
-_FORMULA = "scale * where(x > 0, x, alpha * expm1(x))"
+def _apply(**options: Any) -> None:
+    """Apply a function to an array in a file, of any size.
+
+    examples:
+      elufast apply elu x.npy -o y.npy --alpha 0.5
+      elufast apply selu weights.npz:layer1 -o new.npz     (the other members are copied)
+      elufast apply celu images.zarr -o out.zarr           (needs the extra `zarr`)
+      elufast apply elu x.bin -o y.bin --dtype '>f4'       (raw binary, big-endian)
+      elufast apply elu_backward x.npy --grad g.npy -o dx.npy
+      elufast apply elu x.npy --in-place --backup
+
+    OUT appears when it is complete, and not at all after an error or Ctrl-C. --in-place needs no
+    room for a second file, but an interruption leaves IN partly overwritten: use --backup, or
+    -o IN --force, which replaces IN in one step.
+    """
+    with _tidily():
+        apply(**options)
 
 
-def _scalars(function: str, x: Any) -> dict[str, Any]:
-    """CELU with alpha = 1 is ELU."""
-    alpha, scale = (elufast.SELU_ALPHA, elufast.SELU_SCALE) if function == "selu" else (1.0, 1.0)
-    return {"alpha": x.dtype.type(alpha), "scale": x.dtype.type(scale)}
+def _call(library: str, function: str, x: Any, out: Any) -> Callable[[], Any]:
+    """What to time: it writes into ``out``."""
+    scalars = (elufast.SELU_ALPHA, elufast.SELU_SCALE) if function == "selu" else (1, 1)  # CELU with alpha 1 is ELU
+    alpha, scale = (x.dtype.type(value) for value in scalars)
+    if library == "elufast":
+        call = getattr(elufast, function)
+        return lambda: call(x, out=out, num_threads=1)
+    if library == "numpy":
+        return lambda: np.multiply(scale, np.where(x > 0, x, alpha * np.expm1(x)), out=out)
+    module = require(library, "peers")
+    if library == "torch":
+        module.set_num_threads(1)
+        tensor, result = module.from_numpy(x), module.from_numpy(out)
+        return lambda: module.ops.aten.elu.out(tensor, alpha=float(alpha), scale=float(scale), out=result)
+    if library == "numexpr":
+        module.set_num_threads(1)
+        names = {"x": x, "alpha": alpha, "scale": scale}
+        return lambda: module.evaluate("scale * where(x > 0, x, alpha * expm1(x))", local_dict=names, out=out)
 
-
-def _elufast(function: str, x: Any, out: Any) -> Callable[[], Any]:
-    call = getattr(elufast, function)
-    return lambda: call(x, out=out, num_threads=1)
-
-
-def _numpy(function: str, x: Any, out: Any) -> Callable[[], Any]:
-    names = _scalars(function, x)
-    alpha, scale = names["alpha"], names["scale"]
-    return lambda: np.multiply(scale, np.where(x > 0, x, alpha * np.expm1(x)), out=out)
-
-
-def _torch(function: str, x: Any, out: Any) -> Callable[[], Any]:
-    torch = require("torch", "peers")
-    torch.set_num_threads(1)
-    tensor, result = torch.from_numpy(x), torch.from_numpy(out)
-    names = {name: float(value) for name, value in _scalars(function, x).items()}
-    return lambda: torch.ops.aten.elu.out(tensor, **names, out=result)
-
-
-def _numexpr(function: str, x: Any, out: Any) -> Callable[[], Any]:
-    numexpr = require("numexpr", "peers")
-    numexpr.set_num_threads(1)
-    names = {"x": x, **_scalars(function, x)}
-    return lambda: numexpr.evaluate(_FORMULA, local_dict=names, out=out)
-
-
-def _numba(function: str, x: Any, out: Any) -> Callable[[], Any]:
     def loop(x: Any, out: Any, alpha: Any, scale: Any) -> None:
         for i in range(x.size):
             out[i] = scale * x[i] if x[i] > 0 else scale * (alpha * math.expm1(x[i]))
 
-    names = _scalars(function, x)
-    compiled = require("numba", "peers").njit(loop)
-    return lambda: compiled(x, out, names["alpha"], names["scale"])
-
-
-_MAKERS: dict[str, _Maker] = {
-    "elufast": _elufast,
-    "numpy": _numpy,
-    "torch": _torch,
-    "numexpr": _numexpr,
-    "numba": _numba,
-}
+    compiled = module.njit(loop)
+    return lambda: compiled(x, out, alpha, scale)
 
 
 def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -254,34 +232,41 @@ def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return best
 
 
-def _bench(options: argparse.Namespace) -> None:
-    figure = _figure(options.plot) if options.plot else None
-    print(f"{options.function}, {options.dtype}, one thread: ns an element (n = 1: ns a call) and times elufast's")
-    makers = dict(_MAKERS)
+def _bench(function: str, dtype: str, plot: str | None) -> None:
+    """Time elufast beside the libraries that are installed, on one thread.
+
+    examples:
+      elufast bench
+      elufast bench selu --dtype float64 --plot times.png
+    """
+    figure = _figure(plot) if plot else None
+    print(f"{function}, {dtype}, one thread: ns an element (n = 1: ns a call) and times elufast's")
     rows: list[dict[str, float]] = []
     for size in SIZES:
-        x = np.random.default_rng(0).standard_normal(size).astype(options.dtype)
+        x = np.random.default_rng(0).standard_normal(size).astype(dtype)
         calls = {}
-        for name, maker in tuple(makers.items()):
-            try:
-                calls[name] = maker(options.function, x, np.empty_like(x))
-            except Problem:
-                del makers[name]
+        for name in LIBRARIES:
+            with contextlib.suppress(Problem):  # it is not installed
+                calls[name] = _call(name, function, x, np.empty_like(x))
         if not rows:
-            print(f"{'n':>8}{'elufast':>9}" + "".join(f"{name:>18}" for name in makers if name != "elufast"))
+            print(f"{'n':>8}{'elufast':>9}" + "".join(f"{name:>18}" for name in [*calls][1:]))
         row = {name: seconds / size * 1e9 for name, seconds in _times(calls).items()}
         rows.append(row)
-        own = row["elufast"]
-        others = (f"{ns:>10.3g}{ns / own:>7.1f}x" for name, ns in row.items() if name != "elufast")
-        print(f"{size:>8}{own:>9.3g}" + "".join(others), flush=True)
+        own, *others = row.values()
+        print(f"{size:>8}{own:>9.3g}" + "".join(f"{ns:>10.3g}{ns / own:>7.1f}x" for ns in others), flush=True)
     if figure is not None:
-        axes = figure.add_subplot(xscale="log", yscale="log", xlabel="elements", ylabel="ns an element")
-        axes.set_title(f"{options.function}, {options.dtype}, one thread")
-        for name in makers:
-            axes.plot(SIZES, [row[name] for row in rows], "o-", label=name)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(options.plot)
+        curves = {name: [row[name] for row in rows] for name in rows[0]}
+        scales = {"xscale": "log", "yscale": "log", "ylabel": "ns an element"}
+        _draw(figure, SIZES, curves, "o-", xlabel="elements", title=f"{function}, {dtype}, one thread", **scales)
+        figure.savefig(plot)
+
+
+def _draw(figure: Any, x: Any, curves: dict[str, Any], style: str, **options: Any) -> None:
+    axes = figure.add_subplot(**options)
+    for name, y in curves.items():
+        axes.plot(x, y, style, label=name)
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _figure(path: str) -> Any:
@@ -293,75 +278,61 @@ def _figure(path: str) -> Any:
     return figure
 
 
-def _plot(options: argparse.Namespace) -> None:
-    if options.alpha is not None and options.function == "selu":
+def _plot(function: str, output: str | None, alpha: float | None, derivative: bool) -> None:
+    """Draw a function (needs the extra `plot`).
+
+    examples:
+      elufast plot elu -o elu.png
+      elufast plot celu --alpha 0.5 --derivative
+    """
+    if alpha is not None and function == "selu":
         raise Problem("selu has no --alpha")
-    alpha = {} if options.alpha is None else {"alpha": options.alpha}
+    options = {} if alpha is None else {"alpha": alpha}
     x = np.linspace(-5, 3, 801)
     curves = {}
     try:
-        curves[options.function] = getattr(elufast, options.function)(x, **alpha)
-        if options.derivative:
-            curves["derivative"] = getattr(elufast, f"{options.function}_backward")(np.ones_like(x), x, **alpha)
+        curves[function] = getattr(elufast, function)(x, **options)
+        if derivative:
+            curves["derivative"] = getattr(elufast, f"{function}_backward")(np.ones_like(x), x, **options)
     except ValueError as error:
         raise Problem(str(error)) from error
-    if options.output:
-        figure = _figure(options.output)
+    if output:
+        figure = _figure(output)
     else:
         pyplot = require("matplotlib.pyplot", "plot")
         figure = pyplot.figure(figsize=(6.4, 4.0), layout="constrained")
         if pyplot.get_backend().lower() == "agg":
             raise Problem("there is no display to show a window on; name a picture with -o FILE")
-    axes = figure.add_subplot(xlabel="x")
-    axes.set_title(options.function + "".join(f", alpha = {value:g}" for value in alpha.values()))
-    for name, y in curves.items():
-        axes.plot(x, y, label=name)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    if options.output:
-        figure.savefig(options.output)
+    title = function + "".join(f", alpha = {value:g}" for value in options.values())
+    _draw(figure, x, curves, "-", xlabel="x", title=title)
+    if output:
+        figure.savefig(output)
     else:
         pyplot.show()
 
 
 def _flush() -> None:
-    if sys.stdout is None:
-        return
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:  # nor can the interpreter flush it at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with these arguments, by default those of the process; return the exit code.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments; by default those of the process.
+    It is 0; 2 after an error, told in one line on stderr; 130 after Ctrl-C; 141 if the reader of stdout has gone.
+    SystemExit is raised after ``--help``, ``--version``, ``--print-completion`` and signals other than Ctrl-C.
 
-    Returns
-    -------
-    int
-        The exit code: 0; 2 after an error, told in one line on stderr; 130 after Ctrl-C; 141 if the reader of
-        stdout has gone.
-
-    Raises
-    ------
-    SystemExit
-        After ``--help``, ``--version`` and ``--print-completion``.
-
-    Examples
-    --------
     >>> main(["apply", "elu", "missing.npy", "--in-place"])  # elufast: missing.npy: No such file or directory
     2
     """
     try:
         try:
-            options = _parser().parse_args(argv)
-            options.run(options)
+            options = vars(_parser().parse_args(argv))
+            options.pop("run")(**options)
         finally:
             _flush()
     except BrokenPipeError:
@@ -377,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(code: int, message: str, error: BaseException) -> int:
-    line = " ".join("; ".join([message, *getattr(error, "__notes__", ())]).split())
+    line = " ".join("; ".join([message, *getattr(error, "__notes__", ())]).splitlines())
     with contextlib.suppress(OSError):
         print(f"elufast: {line}", file=sys.stderr)
     return code

@@ -7,19 +7,22 @@ becomes shorter is then an error, where a map ends the process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
-import importlib
+import functools
+import importlib.util
 import io
 import itertools
 import json
+import math
 import os
 import shutil
-import signal
 import stat
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
@@ -29,7 +32,9 @@ import elufast
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Advance: TypeAlias = Callable[[int], object]
+Place: TypeAlias = tuple[Path, str | None]  # a file, and the member of a .npz file
 
+DTYPES = ("float16", "float32", "float64", "bfloat16")
 BLOCK = 1 << 22  # bytes, small enough for the last-level cache
 _ZARR = ("zarr.json", ".zarray", ".zattrs")  # what describes a Zarr array, beside its chunks
 
@@ -64,7 +69,7 @@ class _Stream:
     """An array in an open file: a header, then the elements in the order of storage."""
 
     def __init__(self, file: io.BufferedIOBase, name: str, size: int, dtype: np.dtype[Any] | None) -> None:
-        self.file, self.name = file, name
+        self.file, self.name, self.size = file, name, size
         if dtype is None:
             with _naming(name):
                 major, _ = np.lib.format.read_magic(file)
@@ -80,11 +85,8 @@ class _Stream:
             self.header, self.dtype, self.fortran = b"", dtype, False
             self.shape = (size // dtype.itemsize,)
         _check_dtype(name, self.dtype)
-        self.count = 1
-        for length in self.shape:
-            self.count *= length
-        self.nbytes = self.count * self.dtype.itemsize
-        needed = len(self.header) + self.nbytes
+        self.count = math.prod(self.shape)
+        needed = len(self.header) + self.count * self.dtype.itemsize
         if size < needed:
             raise Problem(f"{name}: truncated: {needed} bytes are needed and {size} are there")
         if size > needed:
@@ -103,56 +105,58 @@ class _Stream:
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.type not in (np.float32, np.float64):
-        raise Problem(f"{name}: has dtype {dtype}, not float32 or float64; convert it with NumPy's astype")
+    if dtype.name not in DTYPES:
+        hint = "convert it with NumPy's astype"
+        if dtype == "V2":
+            hint = "if that is bfloat16, for which .npy has no name, save raw binary and say --dtype bfloat16"
+        raise Problem(f"{name}: has dtype {dtype}, none of {', '.join(DTYPES)}; {hint}")
 
 
-def _check_shapes(x: Any, x_name: str, grad: Any, grad_name: str) -> None:
-    for what, a, b in (
-        ("dtype", x.dtype.newbyteorder("="), grad.dtype.newbyteorder("=")),
-        ("shape", x.shape, grad.shape),
+def _check_alike(arrays: list[Any], names: list[str]) -> None:
+    """x, and grad if there is one."""
+    for what, values in (
+        ("dtype", [each.dtype.newbyteorder("=") for each in arrays]),
+        ("shape", [each.shape for each in arrays]),
+        ("order", ["CF"[getattr(each, "fortran", False) and sum(n > 1 for n in each.shape) > 1] for each in arrays]),
     ):
-        if a != b:
-            raise Problem(f"{grad_name}: has {what} {b}, and {x_name} has {a}; they must be the same")
+        if values[-1] != values[0]:
+            raise Problem(f"{names[-1]}: has {what} {values[-1]}, and {names[0]} has {values[0]}; they must agree")
 
 
 def _is_array(folder: Path) -> bool:
-    if (folder / ".zarray").is_file():
-        return True
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return (folder / ".zarray").is_file()
 
 
-def _kind(path: Path, dtype: np.dtype[Any] | None) -> str:
+def _kind(path: Path, member: str | None, dtype: np.dtype[Any] | None) -> str:
     """.npy, .npz, .zarr, or nothing for raw binary: by what is there, not by the name."""
     if path.is_dir():
-        if _is_array(path):
-            if dtype is not None:
-                raise Problem(f"{path}: is a Zarr array, which tells its dtype; --dtype is for raw binary")
-            return ".zarr"
-        arrays = ", ".join(str(entry) for entry in sorted(path.iterdir()) if _is_array(entry))
-        raise Problem(
-            f"{path}: is a folder" + (f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array")
-        )
-    if not stat.S_ISREG(path.stat().st_mode):
+        kind = ".zarr"
+        if not _is_array(path):
+            arrays = ", ".join(str(entry) for entry in sorted(path.iterdir()) if _is_array(entry))
+            hint = f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array"
+            raise Problem(f"{path}: is a folder{hint}")
+    elif stat.S_ISREG(path.stat().st_mode):
+        with path.open("rb") as file:
+            magic = file.read(6)
+        kind = ".npy" if magic == b"\x93NUMPY" else ".npz" if magic[:4] in (b"PK\3\4", b"PK\5\6") else ""
+    else:
         raise Problem(f"{path}: is not a regular file")
-    with path.open("rb") as file:
-        magic = file.read(6)
-    kind = ".npy" if magic == b"\x93NUMPY" else ".npz" if magic[:4] in (b"PK\3\4", b"PK\5\6") else ""
-    if dtype is None and not kind:
+    if dtype is not None:
+        if kind in (".zarr", path.suffix or ".zarr"):
+            raise Problem(f"{path}: is in the format {kind}, which tells its dtype; --dtype is for raw binary")
+        kind = ""
+    elif not kind:
         if path.suffix in (".npy", ".npz"):
             raise Problem(f"{path}: is not a {path.suffix} file, or a truncated one")
-        raise Problem(f"{path}: is no .npy, .npz or Zarr array; for raw binary say --dtype float32 or float64")
-    if dtype is None:
-        return kind
-    if kind and path.suffix == kind:
-        raise Problem(f"{path}: is a {kind} file, which tells its dtype; --dtype is for raw binary")
-    return ""
+        raise Problem(f"{path}: is no .npy, .npz or Zarr array; for raw binary say --dtype")
+    if member is not None and kind != ".npz":
+        raise Problem(f"{path}: is not a .npz file, so it has no member {member!r}")
+    return kind
 
 
-def _locate(text: str, member: str | None) -> tuple[Path, str | None]:
+def _locate(text: str, member: str | None) -> Place:
     """Split IN.npz:member, unless there is a file of that name."""
     head, _, tail = text.rpartition(":")
     if member is None and head and not os.path.lexists(text) and os.path.isfile(head):
@@ -173,12 +177,7 @@ def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> zipfile
 
 
 def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np.dtype[Any] | None) -> _Stream:
-    kind = _kind(path, dtype)
-    if kind == ".zarr":
-        raise Problem(f"{path}: is a Zarr array; IN and --grad must both be, or neither")
-    if kind != ".npz":
-        if member is not None:
-            raise Problem(f"{path}: is not a .npz file, so it has no member {member!r}")
+    if _kind(path, member, dtype) != ".npz":
         file = stack.enter_context(path.open("rb"))
         return _Stream(file, str(path), os.fstat(file.fileno()).st_size, dtype)
     with _naming(str(path)):
@@ -191,34 +190,28 @@ def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np
 @contextlib.contextmanager
 def _progress(label: str, total: int) -> Iterator[Advance]:
     """A progress bar for people who look at it: tqdm's, or none."""
-    tqdm = None
-    if sys.stderr.isatty():
-        with contextlib.suppress(ModuleNotFoundError):
-            tqdm = importlib.import_module("tqdm")
-    if tqdm is None:
-        yield lambda done: None
-    else:
-        with tqdm.tqdm(total=total, desc=label, unit="B", unit_scale=True) as bar:
+    if sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
+        with importlib.import_module("tqdm").tqdm(total=total, desc=label, unit="B", unit_scale=True) as bar:
             yield bar.update
+    else:
+        yield lambda done: None
 
 
-def _sync_one(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
+def _sync(path: Path, inside: bool = True) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    folder = path.is_dir()
+    for entry in path.iterdir() if folder and inside else ():
+        _sync(entry)
+    if os.name != "posix" and folder:
+        return  # there folders do not open, and files must be opened for writing
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):  # what cannot sync says so
+            raise
     finally:
         os.close(handle)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
-    if not path.is_dir():
-        _sync_one(path, os.O_RDWR)
-        return
-    for entry in path.iterdir():
-        _sync(entry)
-    if os.name == "posix":  # elsewhere folders do not open
-        _sync_one(path, os.O_RDONLY)
 
 
 @contextlib.contextmanager
@@ -230,11 +223,9 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
     out, folder = Path(os.path.realpath(out)), like.is_dir()
 
     def check() -> None:
-        if not out.exists():
-            return
-        if not (_is_array(out) if folder else out.is_file()):
+        if out.exists() and not (_is_array(out) if folder else out.is_file()):
             raise Problem(f"{out}: is there already and is not a {'Zarr array' if folder else 'regular file'}")
-        if not force:
+        if out.exists() and not force:
             raise Problem(f"{out}: is there already; --force replaces it")
 
     check()
@@ -254,7 +245,7 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
         yield part
         _sync(part)
         check()
-        with contextlib.suppress(PermissionError):  # a user's, or a file system's that has no owners
+        with contextlib.suppress(OSError):  # a user's PermissionError, or a file system's that has no owners
             shutil.copymode(out if out.exists() else like, part)
             if out.exists() and hasattr(os, "chown"):
                 os.chown(part, out.stat().st_uid, out.stat().st_gid)
@@ -273,9 +264,8 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
         raise
     if old.exists():
         shutil.rmtree(old)
-    if os.name == "posix":
-        with contextlib.suppress(OSError):  # a folder may be writable and not readable
-            _sync_one(out.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a folder may be writable and not readable
+        _sync(out.parent, inside=False)
 
 
 def _back_up(path: Path) -> None:
@@ -287,12 +277,8 @@ def _back_up(path: Path) -> None:
         if path.is_dir():
             shutil.copytree(path, part, dirs_exist_ok=True)
         else:
-            with (
-                path.open("rb") as reader,
-                part.open("wb") as writer,
-                _progress(backup.name, path.stat().st_size) as advance,
-            ):
-                _copy(str(path), reader, writer, advance)
+            with path.open("rb") as old, part.open("wb") as new, _progress(backup.name, path.stat().st_size) as advance:
+                _copy(str(path), old, new, advance)
         for copied in (path, *path.rglob("*")):
             if copied.is_file() and not filecmp.cmp(copied, part / copied.relative_to(path), shallow=False):
                 raise Problem(f"{backup}: the copy differs from {path}")
@@ -308,71 +294,69 @@ def _copy(name: str, reader: IO[bytes], writer: IO[bytes], advance: Advance) -> 
         advance(len(block))
 
 
-class _Job:
-    """A function with its parameters, and the files it is applied to."""
+def _check_codecs(zarr: Any, name: str, x: Any) -> None:
+    """Refuse codecs that change values. None says so of itself: let a chunk of any bits go through them, in memory."""
+    values = np.resize(np.frombuffer(np.random.default_rng(0).bytes(1 << 10), x.dtype), x.chunks)
+    options = {"shape": x.chunks, "chunks": x.chunks, "dtype": x.dtype, "zarr_format": x.metadata.zarr_format}
+    options |= {key: getattr(x, key) or None for key in ("filters", "compressors")}
+    with _naming(name), np.errstate(all="ignore"):
+        chunk = zarr.create_array({}, serializer=x.serializer or "auto", **options)
+        chunk[...] = values
+        kept = np.asarray(chunk[...], values.dtype)
+    if kept.tobytes() != values.tobytes():
+        codecs = ", ".join(type(codec).__name__ for codec in (*x.filters, *x.compressors))
+        raise Problem(f"{name}: its codecs ({codecs}) change values; save it again without the one that does")
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        member: str | None,
-        grad: str | None,
-        dtype: np.dtype[Any] | None,
-        options: dict[str, Any],
-    ) -> None:
-        self.function, self.options = getattr(elufast, name), options
-        self.path, self.member, self.grad, self.dtype = path, member, grad, dtype
+
+class _Job:
+    """A function with its parameters, and the files it is applied to: that of x and, for a gradient, that of grad."""
+
+    def __init__(self, function: Callable[..., Any], files: list[Place], dtype: np.dtype[Any] | None) -> None:
+        self.function, self.files, self.dtype = function, files, dtype
+        self.path = files[0][0]
         try:
-            empty = np.empty(0)
-            self.call(empty, empty if grad else None, empty)  # elufast checks alpha
+            self.call([np.empty(0)] * len(files))  # elufast checks alpha
         except (TypeError, ValueError) as error:
             raise Problem(str(error)) from error
 
-    def call(self, x: Array, grad: Array | None, out: Array) -> None:
-        self.function(*(() if grad is None else (grad,)), x, **self.options, out=out)
+    def call(self, blocks: list[Array]) -> None:
+        """The result takes the place of x."""
+        self.function(*reversed(blocks), out=blocks[0])
 
-    def open(self, stack: contextlib.ExitStack) -> tuple[_Stream, _Stream | None]:
-        x = _open(stack, self.path, self.member, self.dtype)
-        if self.grad is None:
-            return x, None
-        grad = _open(stack, *_locate(self.grad, None), self.dtype)
-        _check_shapes(x, x.name, grad, grad.name)
-        if x.fortran != grad.fortran and sum(length > 1 for length in x.shape) > 1:
-            orders = ["Fortran" if each.fortran else "C" for each in (grad, x)]
-            raise Problem(
-                f"{grad.name}: is in {orders[0]} order, and {x.name} in {orders[1]} order; "
-                f"save one of them again in the order of the other"
-            )
-        return x, grad
+    def open(self, stack: contextlib.ExitStack) -> list[_Stream]:
+        streams = [_open(stack, *file, self.dtype) for file in self.files]
+        _check_alike(streams, [each.name for each in streams])
+        return streams
 
-    def run(self, x: _Stream, grad: _Stream | None, writer: IO[bytes], advance: Advance) -> None:
+    def run(self, streams: list[_Stream], writer: IO[bytes], advance: Advance) -> None:
         """Write the results, block by block."""
+        x = streams[0]
+        writer.write(x.header)
+        advance(len(x.header))
         length = BLOCK // x.dtype.itemsize
-        blocks = [np.empty(min(length, x.count), each.dtype) for each in (x, grad) if each is not None]
+        memory = [np.empty(min(length, x.count), each.dtype) for each in streams]
         for start in range(0, x.count, length):
-            block, *others = (each[: x.count - start] for each in blocks)
-            x.read(block)
-            self.call(block, grad.read(others[0]) if grad else None, block)
-            writer.write(block.view(np.uint8).data)
-            advance(block.nbytes)
+            blocks = [each.read(block[: x.count - start]) for each, block in zip(streams, memory, strict=True)]
+            self.call(blocks)
+            writer.write(blocks[0].view(np.uint8).data)
+            advance(blocks[0].nbytes)
 
     def to_file(self, out: Path, force: bool) -> None:
         # The inputs are closed before the result takes its name, which may be one of theirs.
         with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
-            x, grad = self.open(stack)
-            with part.open("wb") as writer, _progress(out.name, x.nbytes) as advance:
-                writer.write(x.header)
-                self.run(x, grad, writer, advance)
+            streams = self.open(stack)
+            with part.open("wb") as writer, _progress(out.name, streams[0].size) as advance:
+                self.run(streams, writer, advance)
 
     def to_archive(self, out: Path, force: bool, backup: bool) -> None:
         """A .npz file with one member computed and the others copied."""
         with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
-            x, grad = self.open(stack)
+            streams = self.open(stack)
             with _naming(str(self.path)):
                 source = stack.enter_context(zipfile.ZipFile(self.path))
             if backup:
                 _back_up(self.path)
-            chosen = _member(source, self.path, self.member)
+            chosen = _member(source, *self.files[0])
             advance = stack.enter_context(_progress(out.name, sum(info.file_size for info in source.infolist())))
             target = stack.enter_context(zipfile.ZipFile(part, "w"))
             target.comment = source.comment
@@ -383,9 +367,7 @@ class _Job:
                 copy.file_size = info.file_size  # tells whether the member needs ZIP64
                 with target.open(copy, "w") as writer:
                     if info is chosen:
-                        writer.write(x.header)
-                        advance(len(x.header))
-                        self.run(x, grad, writer, advance)
+                        self.run(streams, writer, advance)
                     else:
                         name = f"{self.path}:{info.filename}"
                         with _naming(name):
@@ -395,62 +377,58 @@ class _Job:
 
     def in_file(self, backup: bool) -> None:
         with contextlib.ExitStack() as stack:
-            x, grad = self.open(stack)
+            streams = self.open(stack)
             writer = stack.enter_context(self.path.open("r+b"))
-            writer.seek(len(x.header))
-            if backup:
-                _back_up(self.path)
-            with _in_place(self.path, backup), _progress(self.path.name, x.nbytes) as advance:
-                self.run(x, grad, writer, advance)
+            with _in_place(self.path, backup), _progress(self.path.name, streams[0].size) as advance:
+                self.run(streams, writer, advance)
                 writer.flush()
-                os.fsync(writer.fileno())
 
     def zarr(self, out: Path | None, force: bool, backup: bool) -> None:
         """Chunk by chunk, or shard by shard."""
         zarr = require("zarr", "zarr")
+        arrays, names = [], [str(path) for path, _ in self.files]
+        for path, _ in self.files:
+            with _naming(str(path)):
+                arrays.append(zarr.open_array(path, mode="r"))
+        x = arrays[0]
+        _check_dtype(names[0], x.dtype)
+        _check_alike(arrays, names)
+        if x.size:
+            _check_codecs(zarr, names[0], x)
+
+        def compute(region: tuple[slice, ...]) -> int:
+            blocks: list[Array] = []
+            for array, name in zip(arrays, names, strict=True):
+                with _naming(name):
+                    blocks.append(np.require(array[region], requirements="W"))
+            self.call(blocks)
+            with _naming(str(out or self.path)):
+                target[region] = blocks[0]
+            return blocks[0].nbytes
+
         with contextlib.ExitStack() as stack:
-            part = self.path if out is None else stack.enter_context(_whole(out, self.path, force))
-            with _naming(str(self.path)):
-                x = zarr.open_array(self.path, mode="r")
-            _check_dtype(str(self.path), x.dtype)
-            grad = None
-            if self.grad is not None:
-                if _kind(Path(self.grad), None) != ".zarr":
-                    raise Problem(f"{self.grad}: is no Zarr array; IN and --grad must both be, or neither")
-                with _naming(self.grad):
-                    grad = zarr.open_array(self.grad, mode="r")
-                _check_shapes(x, str(self.path), grad, self.grad)
-            if out is None:
-                if backup:
-                    _back_up(self.path)
-                stack.enter_context(_in_place(self.path, backup))
-            else:
-                # The same description gives the same chunks, compression, byte order and attributes.
-                for name in _ZARR:
-                    if (self.path / name).is_file():
-                        shutil.copyfile(self.path / name, part / name)
+            part = stack.enter_context(_whole(out, self.path, force) if out else _in_place(self.path, backup))
+            # The same description gives the same chunks, compression, byte order and attributes.
+            for name in _ZARR if out else ():
+                if (self.path / name).is_file():
+                    shutil.copyfile(self.path / name, part / name)
             target = zarr.open_array(part, mode="r+")
             advance = stack.enter_context(_progress((out or self.path).name, x.nbytes))
+            # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
+            worker = stack.enter_context(ThreadPoolExecutor(1))
             steps = x.shards or x.chunks
-            for corner in itertools.product(
-                *(range(0, n, max(step, 1)) for n, step in zip(x.shape, steps, strict=True))
-            ):
-                region = tuple(slice(start, start + step) for start, step in zip(corner, steps, strict=True))
-                with _naming(str(self.path)):
-                    block = np.require(x[region], requirements="W")
-                if grad is not None:
-                    with _naming(str(self.grad)):
-                        gradient = np.asarray(grad[region])
-                self.call(block, None if grad is None else gradient, block)
-                with _uninterrupted(), _naming(str(out or self.path)):
-                    target[region] = block
-                advance(block.nbytes)
+            cuts = ([slice(i, i + k) for i in range(0, n, max(k, 1))] for n, k in zip(x.shape, steps, strict=True))
+            for region in itertools.product(*cuts):
+                advance(worker.submit(compute, region).result())
 
 
 @contextlib.contextmanager
-def _in_place(path: Path, backup: bool) -> Iterator[None]:
+def _in_place(path: Path, backup: bool) -> Iterator[Path]:
+    if backup:
+        _back_up(path)
     try:
-        yield
+        yield path
+        _sync(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
@@ -458,24 +436,9 @@ def _in_place(path: Path, backup: bool) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold signals back: Zarr's threads would go on writing while its folder is being removed."""
-    held: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
-
-
 def apply(
-    name: str,
-    source: str,
+    function: str,
+    input: str,
     output: str | None,
     *,
     alpha: float | None = None,
@@ -485,71 +448,43 @@ def apply(
     dtype: np.dtype[Any] | None = None,
     force: bool = False,
     backup: bool = False,
-    num_threads: int | None = None,
+    threads: int | None = None,
 ) -> None:
-    """Apply a function to the array in a file and write the result to a file of the same format.
+    """Do what ``elufast apply`` does with these options; without ``output``, overwrite ``input``.
 
-    Parameters
-    ----------
-    name : str
-        ``elu``, ``selu``, ``celu``, or one of them with ``_backward``.
-    source : str
-        A .npy file, a .npz file (or ``file.npz:member``), the folder of a Zarr array, or raw binary.
-    output : str or None
-        What to write; it appears when it is complete. None overwrites ``source``, block by block.
-    alpha, from_output, num_threads
-        As for the function.
-    grad : str, optional
-        The first argument of a backward function, a file like ``source``, of the same dtype and shape.
-    member : str, optional
-        Which array of a .npz file.
-    dtype : dtype, optional
-        Of raw binary files.
-    force : bool, default: False
-        Whether ``output`` may replace a file.
-    backup : bool, default: False
-        Whether to copy ``source`` to ``source.bak`` before it is overwritten.
+    What does not fit is a Problem, what cannot be read or written an OSError.
 
-    Raises
-    ------
-    Problem, OSError
-        If the files or the parameters do not fit, or reading or writing fails.
-
-    Examples
-    --------
     >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> np.save(folder / "x.npy", [-1.0, 0.0, 2.0])
-    >>> apply("elu", str(folder / "x.npy"), str(folder / "y.npy"))
-    >>> np.load(folder / "y.npy")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     x, y = f"{folder}/x.npy", f"{folder}/y.npy"
+    ...     np.save(x, [-1.0, 0.0, 2.0])
+    ...     apply("elu", x, y)
+    ...     np.load(y)
     array([-0.63212056,  0.        ,  2.        ])
-    >>> shutil.rmtree(folder)
     """
-    backward = name.endswith("_backward")
+    backward = function.endswith("_backward")
     if backward != (grad is not None):
-        raise Problem(f"{name} needs --grad FILE" if backward else f"--grad is for {name}_backward")
+        raise Problem(f"{function} needs --grad FILE" if backward else f"--grad is for {function}_backward")
     if from_output and not backward:
-        raise Problem(f"--from-output is for {name}_backward")
-    if alpha is not None and name.startswith("selu"):
-        raise Problem(f"{name} has no --alpha")
+        raise Problem(f"--from-output is for {function}_backward")
+    if alpha is not None and function.startswith("selu"):
+        raise Problem(f"{function} has no --alpha")
     if backup and output is not None:
         raise Problem("--backup is for --in-place")
-    options: dict[str, Any] = {"num_threads": num_threads}
-    if alpha is not None:
-        options["alpha"] = alpha
-    if backward:
-        options["from_output"] = from_output
-    path, member = _locate(source, member)
-    kind = _kind(path, dtype)
-    job = _Job(name, path, member, grad, dtype, options)
+    given = {"alpha": alpha, "from_output": from_output or None, "num_threads": threads}
+    options = {name: value for name, value in given.items() if value is not None}
+    files = [_locate(input, member)] + ([] if grad is None else [_locate(grad, None)])
+    kinds = [_kind(*file, dtype) for file in files]
+    if ".zarr" in kinds and len({*kinds}) > 1:
+        raise Problem(f"{files[1][0]}: IN and --grad must both be Zarr arrays, or neither")
+    path, kind = files[0][0], kinds[0]
+    job = _Job(functools.partial(getattr(elufast, function), **options), files, dtype)
     out = None if output is None else Path(output)
     if out is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
         if (kind, out.suffix) != (".npz", ".npy"):
             raise Problem(f"{out}: the result has the format of {path}, {kind or 'raw binary'}; give it such a name")
         kind = ".npy"
     if kind == ".zarr":
-        if member is not None:
-            raise Problem(f"{path}: is a Zarr array, so it has no member {member!r}")
         job.zarr(out, force, backup)
     elif kind == ".npz":
         job.to_archive(out or path, force or out is None, backup)
