@@ -1,7 +1,7 @@
 # Each task has a virtual environment of its own, made on first use and again when the package's sources change.
 # Needed: Python 3.11 or newer with venv, pip and a C compiler. PYTHON=python3.13 picks the interpreter.
 PYTHON ?= python3
-SOURCES = setup.py pyproject.toml $(wildcard $(addprefix src/elufast/*.,py pyi pyx pxd h))
+SOURCES = setup.py pyproject.toml $(wildcard $(addprefix src/elufast/*.,py pyi pyx pxd h cpp))
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
@@ -69,6 +69,33 @@ test-sanitized: .venv-sanitized/ready ## the tests under AddressSanitizer and Un
 test-memcheck: .venv/ready ## a slice of the tests under valgrind: no invalid access and no unset value in elufast
 	.venv/bin/python tools/memcheck.py
 
+# A folder with scripts that run a command on a CPU that this machine is not: tools/cpus.sh says which.
+EMULATE ?= ../shared/emulate
+
+# A free-threaded Python: one on PATH, else built from Debian's sources by a script beside the emulators' (root, minutes).
+FREETHREADED ?= $(or $(firstword $(shell command -v python3.14t python3.13t)),.venv-freethreaded-python/bin/python3)
+FREETHREADED_BUILD = $(EMULATE)/../pythons/freethreaded.sh
+
+.venv-freethreaded-python/bin/python3:
+	@test -f $(FREETHREADED_BUILD) || { echo "no free-threaded Python: no python3.14t or python3.13t on PATH, and no" \
+	  "$(FREETHREADED_BUILD) to build one (set FREETHREADED to its path, or EMULATE)"; exit 2; }
+	bash $(FREETHREADED_BUILD) $(abspath $(@D)/..)
+
+# What has wheels for it, if not of the newest version. Later versions of Hypothesis bring compiled code.
+.venv-freethreaded/ready: export PIP_PREFER_BINARY = 1
+.venv-freethreaded/ready: $(SOURCES) $(filter .venv%,$(FREETHREADED))
+	@$(FREETHREADED) -c 'import sysconfig; assert sysconfig.get_config_var("Py_GIL_DISABLED")' || { \
+	  echo "$(FREETHREADED) is no free-threaded Python (set FREETHREADED to the path of one)"; exit 2; }
+	$(FREETHREADED) -m venv --upgrade-deps $(@D)
+	rm -rf build/lib*
+	$(@D)/bin/pip install --quiet 'pytest>=9' 'hypothesis<6.140' mpmath threadpoolctl .
+	@$(@D)/bin/pip install --quiet --only-binary :all: ml_dtypes || echo "no wheel of ml_dtypes: bfloat16 is left out"
+	@touch $@
+
+test-freethreaded: .venv-freethreaded/ready ## the tests on a free-threaded Python, without the GIL; FREETHREADED=<python>
+	.venv-freethreaded/bin/python -X gil=0 -m pytest $(PYTEST_ARGS)
+	.venv-freethreaded/bin/python -X gil=0 tools/freethreaded.py
+
 leaks: .venv/ready ## what a million calls leave behind: memory, references
 	PYTHONMALLOC=malloc .venv/bin/python tools/leaks.py
 
@@ -79,7 +106,7 @@ sizes: .venv/ready ## more than 2^31 elements, more data than memory: results an
 	.venv/bin/python tools/sizes.py
 
 # Not the loops of other levels, which are the same source: this CPU may be unable to import them.
-STUBS = elufast._entry elufast._runtime elufast._loops_base
+STUBS = elufast._functions elufast._core elufast.ufuncs elufast._runtime elufast._loops_base
 lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmor
 	.venv-lint/bin/ruff check
 	.venv-lint/bin/ruff format --check
@@ -89,8 +116,6 @@ lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmo
 	PATH=.venv-lint/bin:$$PATH cython-lint src
 	.venv-lint/bin/zizmor --offline --quiet .github
 
-# A folder with scripts that run a command on a CPU that this machine is not: tools/cpus.sh says which.
-EMULATE ?= ../shared/emulate
 CPUS = test-noavx test-aarch64 test-avx512
 $(CPUS): test-%: .venv/ready
 	EMULATE=$(EMULATE) tools/cpus.sh $* .venv/bin/python $(QUICK)
@@ -140,8 +165,9 @@ instructions: .venv/ready ## compare instructions per element with those recorde
 instructions-record: .venv/ready ## record them anew, on purpose
 	.venv/bin/python tools/instructions.py --record
 
-exhaustive: .venv/ready ## every float32 input of every function: the largest error
+exhaustive: .venv/ready ## every float32 input of every function: the largest error; every half, against mpmath
 	.venv/bin/python tools/exhaustive.py
+	.venv/bin/python tools/half.py --mpmath
 
 accuracy: .venv/ready ## the largest errors found in float64
 	.venv/bin/python tools/accuracy.py
@@ -158,8 +184,12 @@ processes: .venv/ready ## the tests of forks, pools and threads, 200 rounds each
 peers: .venv-peers/ready ## time elufast beside the alternatives
 	.venv-peers/bin/python tools/peers.py
 
-torch-step: .venv-peers/ready ## time PyTorch models with PyTorch's activations and with elufast's
+torch-step: .venv-peers/ready ## time PyTorch models, and ELU alone, with PyTorch's own kernels and with elufast's
 	.venv-peers/bin/python tools/torch_step.py
+	.venv-peers/bin/python tools/torch_step.py --sizes
+
+torch-fuzz: .venv/ready ## a million random tensors through PyTorch against the plain functions, to the bit
+	.venv/bin/python tools/torch_step.py --fuzz 230000
 
 BENCH ?= .
 bench: .venv-bench/ready ## asv: benchmark the current commit; BENCH=<regex> picks benchmarks
@@ -177,6 +207,6 @@ bench-html: .venv-bench/ready ## asv: build the site from the results so far
 clean: ## remove what the targets above made
 	rm -rf build dist $(DOCS_BUILT) .venv .venv-* .asv src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test test-sanitized test-memcheck leaks fuzz sizes lint docs dist wheel frozen matrix $(CPUS) vectorized \
-  instructions instructions-record exhaustive accuracy limits threads processes peers torch-step bench bench-compare \
-  bench-html clean
+.PHONY: help demo test test-sanitized test-memcheck test-freethreaded leaks fuzz sizes lint docs dist wheel frozen matrix \
+  $(CPUS) vectorized instructions instructions-record exhaustive accuracy limits threads processes peers torch-step \
+  torch-fuzz bench bench-compare bench-html clean

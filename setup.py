@@ -9,21 +9,25 @@ from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
+from Cython.Compiler import Options
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# One more than the kernels' slices have: so small a struct the compiler takes apart, and a slice costs nothing.
+Options.buffer_max_dims = 2
 
 # Exactly the features that _runtime.cpu_levels() tests for: a module's own start-up code is compiled with them too.
 LEVELS = {
     "base": [],
-    "v3": ["-mavx2", "-mfma"],
+    "v3": ["-mavx2", "-mfma", "-mf16c"],
     "v4": [
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512cd", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+        *("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512cd", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
         "-mprefer-vector-width=512",
     ],
 }
 # The loops do not read errno or floating-point exceptions; a fused operation is written where it is meant.
 UNIX_FLAGS = ["-std=c11", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-LOOP_FLAGS = ["-funroll-loops"]
+LOOP_FLAGS = ["-funroll-loops", "-DCYTHON_INLINE=__inline__ __attribute__((always_inline))"]
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 
 
@@ -96,7 +100,7 @@ def cythonized(extensions: list[Extension], folder: str) -> list[Extension]:
 
 
 def extensions() -> list[Extension]:
-    plain = [extension(name, f"{name}.pyx", []) for name in ("_runtime", "_entry", "_capi")]
+    plain = [extension(name, f"{name}.pyx", []) for name in ("_runtime", "_core", "ufuncs", "_functions", "_capi")]
     # Cython names the C file after the source, so each level needs a folder of its own.
     return cythonized(plain, "cython") + [
         module

@@ -15,6 +15,7 @@ import numpy as np
 
 LEVELS = ["base", "v3", "v4"]
 DTYPES = ["float32", "float64"]
+HALVES = ["float16", "bfloat16"]
 # function: arguments by name; "grad" and "y" stand for those arrays
 FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "elu new": ("elu", {}),
@@ -58,12 +59,11 @@ def best(call: Any, seconds: float = 0.1) -> float:
 class Functions:
     """Time of a call, and as a ratio to the NumPy function that moves as much and computes next to nothing."""
 
-    params = (list(FUNCTIONS), DTYPES, [1, 10_000, 1_000_000, 16_000_000], LEVELS, [1, 2])
-    param_names = ("function", "dtype", "size", "level", "threads")
+    params = (list(FUNCTIONS), DTYPES, ["1", "10000", "1000000", "1000000 x2", "16000000", "16000000 x2"], LEVELS)
+    param_names = ("function", "dtype", "size and threads", "level")
 
-    def setup(self, function: str, dtype: str, size: int, level: str, threads: int) -> None:
-        if size < 1_000_000 and threads > 1:
-            raise NotImplementedError("one thread does it")
+    def setup(self, function: str, dtype: str, size_and_threads: str, level: str) -> None:
+        size, threads = (int(n) for n in f"{size_and_threads} x1".split(" x")[:2])
         elufast = load(level)
         name, more = FUNCTIONS[function]
         x = np.random.default_rng(0).standard_normal(size, dtype=np.dtype(dtype))
@@ -83,6 +83,26 @@ class Functions:
         return min(r[0] for r in rounds) / min(r[1] for r in rounds)
 
     track_ratio_to_floor.unit = "times NumPy's copying function, one thread"  # type: ignore[attr-defined]
+
+
+class Surroundings:
+    """What comes around the kernel: conversions from and to half precision, a bias of a row. One thread."""
+
+    params = (["elu", "selu_backward"], [*DTYPES, *HALVES], [False, True], [100_000, 16_000_000])
+    param_names = ("function", "dtype", "bias", "size")
+
+    def setup(self, function: str, dtype: str, bias: bool, size: int) -> None:
+        import elufast
+
+        if dtype == "bfloat16":
+            import ml_dtypes  # noqa: F401
+        x = np.random.default_rng(0).standard_normal((size // 500, 500)).astype(dtype)
+        arrays = (np.ones_like(x), x) if "backward" in function else (x,)
+        options = {"bias": x[0].copy()} if bias else {}
+        self.call = partial(getattr(elufast, function), *arrays, out=np.zeros_like(x), num_threads=1, **options)
+
+    def time_call(self, *_: Any) -> None:
+        self.call()
 
 
 class Layouts:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import elufast
-from elufast import _api, _dispatch, _entry, _runtime
+from elufast import _core, _dispatch, _runtime
 
 Array = NDArray[Any]
 
 DTYPES = (np.float32, np.float64)
 LINUX = sys.platform == "linux"
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")  # as `make test-sanitized` does
 ROUNDS = int(os.environ.get("ELUFAST_ROUNDS", "10"))  # `make processes` sets it to 200
 
@@ -180,7 +182,7 @@ def one_by_one(op: Op, x: Array, grad: Array | None = None) -> Array:
 def bind(level: str, cache_bytes: int | None = None) -> None:
     """Use this level's loops; with a small last-level cache large arrays take streaming stores."""
     cache = _runtime.cache_bytes() if cache_bytes is None else cache_bytes
-    _entry.bind(_dispatch.choose(level)[1], cache, elufast.get_num_threads(), _api.call)
+    _core.use(_dispatch.choose(level)[1], cache)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import accuracy
 import exhaustive
+import half
 
 # What the docstrings state, in ulp.
 FORWARD = 1.0
@@ -180,3 +181,59 @@ def test_levels_with_fma_give_the_same_bits(family: str, alpha: float, dtype: An
         assert np.array_equal(nan, np.isnan(results[1]))
         unsigned = f"u{np.dtype(dtype).itemsize}"
         assert np.array_equal(results[0].view(unsigned)[~nan], results[1].view(unsigned)[~nan])
+
+
+by_half = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.skipif(kind not in half.available(), reason="needs ml_dtypes"))
+        for kind in half.HALVES
+    ],
+    ids=lambda kind: kind.name,
+)
+
+
+@pytest.mark.parametrize(("family", "alpha"), half.CASES)
+@by_half
+def test_every_half_is_correctly_rounded(kind: half.Half, family: str, alpha: float) -> None:
+    x, wide = kind.inputs(), kind.wide_inputs()
+    for direction in half.DIRECTIONS:
+        correct = half.expected(kind, family, alpha, direction, wide)
+        for level in _dispatch.built_levels():
+            with bound(level):
+                y = half.call(family, alpha, x, None if direction == "forward" else np.ones_like(x))
+            assert y.dtype == x.dtype
+            wrong = half.wrong(y, correct)
+            assert not len(wrong), (level, direction, len(wrong), x[wrong[0]], y[wrong[0]], correct[wrong[0]])
+
+
+@pytest.mark.parametrize(
+    ("family", "alpha"), [*half.CASES, ("elu", -0.7), ("celu", -0.7), ("elu", 1e-3), ("elu", 1e30)]
+)
+@by_half
+def test_half_gradients(kind: half.Half, family: str, alpha: float) -> None:
+    """Subnormal results too: none is rounded twice. All levels give the same."""
+    rng = np.random.default_rng(70)
+    for _ in range(3):
+        x, grad = half.gradients(kind, rng)
+        results = []
+        for level in _dispatch.built_levels():
+            with bound(level):
+                results.append(half.call(family, alpha, x, grad))
+            error = half.product_error(kind, family, alpha, x, grad, results[-1])
+            worst = int(np.argmax(error))
+            assert error[worst] <= half.BOUND, (level, x[worst], grad[worst], results[-1][worst], error[worst])
+            with np.errstate(invalid="ignore"):  # NaNs that signal
+                nan, lost = np.isnan(results[-1]), np.isnan(x) | np.isnan(grad)
+            assert nan[lost].all()
+            assert (results[0].view(np.uint16) == results[-1].view(np.uint16))[~nan].all(), level
+
+
+def test_half_reference_is_that_of_mpmath() -> None:
+    """On some inputs: where it is mpmath's anyway, and elsewhere."""
+    for kind in half.HALVES:
+        x = np.linspace(-20, 3, 400).astype(np.float16).astype(np.float64)
+        for family, alpha in half.CASES:
+            for direction in half.DIRECTIONS:
+                both = [half.expected(kind, family, alpha, direction, x, everywhere) for everywhere in (False, True)]
+                assert np.array_equal(*both)

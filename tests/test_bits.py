@@ -195,6 +195,90 @@ def test_alpha_given_otherwise(op: Op, dtype: Any, level: str) -> None:
     assert bits(op(x.view(np.memmap), grad)) == expected
 
 
+def one_nan(y: Array) -> bytes:
+    y = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
+    return np.where(np.isnan(y), np.uint16(0x7FFF), y.view(np.uint16)).tobytes()
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@by_op
+def test_half_precision_wherever_it_stands(op: Op, name: str, level: str) -> None:
+    """Blocks that are computed again, where a result is near the middle of two halves, and those that are not."""
+    dtype = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    rng = np.random.default_rng(43)
+    x, grad = (rng.permutation(np.arange(1 << 16, dtype=np.uint16)).view(dtype) for _ in range(2))
+    expected = op(x, grad)
+    for n in (*range(1, 40), 63, 64, 65, 511, 512, 513, 1500):
+        start = int(rng.integers(x.size - n))
+        part = slice(start, start + n)
+        assert one_nan(op(x[part], grad[part])) == one_nan(expected[part]), (start, n)
+        out = np.full(n + 2, 7, dtype)
+        op(x[part], grad[part], out=out[1:-1])
+        assert one_nan(out[1:-1]) == one_nan(expected[part]), (start, n)
+        assert out[0] == out[-1] == 7
+    some = rng.integers(0, x.size, 300)
+    assert one_nan(one_by_one(op, x[some], grad[some])) == one_nan(expected[some])
+    for cache_bytes in (1, 1 << 40):
+        bind(level, cache_bytes)
+        for num_threads in (1, 2, 3):
+            for layout, given in variants(x).items():
+                if name == "bfloat16" and layout == "swapped":
+                    continue  # ml_dtypes has no other byte order
+                assert one_nan(op(given, grad, num_threads=num_threads)) == one_nan(expected), layout
+                out = variants(np.full_like(x, 7))[layout]
+                op(x, grad, out=out, num_threads=num_threads)
+                assert one_nan(out) == one_nan(expected), layout
+                if op.mode == "forward":
+                    assert one_nan(op.inplace(given, num_threads=num_threads)) == one_nan(expected), layout
+
+
+@by_dtype
+@pytest.mark.parametrize("op", ops("forward", "backward"), ids=str)
+def test_bias_has_the_bits_of_a_sum(op: Op, dtype: Any, level: str) -> None:
+    x, grad = (a.reshape(37, 8, 12) for a in pair(dtype, 37 * 8 * 12))
+    for shape in ((12,), (8, 1), (37, 1, 1), (1, 8, 12), (37, 8, 12), (1,), ()):
+        bias = sample(dtype, 37 * 8 * 12, seed=44)[: int(np.prod(shape))].reshape(shape)
+        with np.errstate(all="ignore"):
+            summed = x + bias
+        expected = op(summed, grad)
+        for a, b in ((x, bias), (x[::-1], bias), (x.T, bias.T if bias.ndim == 3 else None)):
+            if b is None:
+                continue
+            turned = (lambda array, a=a: array[::-1] if a.strides[0] < 0 else array.T) if a is not x else (lambda v: v)
+            if a is not x and a.strides[0] < 0 and b.ndim == 3:
+                b = b[::-1]
+            got = op(a, turned(grad), bias=b)
+            nan = np.isnan(turned(expected))
+            assert bits(np.where(nan, 0, got)) == bits(np.where(nan, 0, turned(expected))), shape
+            assert np.isnan(got)[nan].all()
+
+
+@by_dtype
+def test_rows_that_step_back(dtype: Any, level: str) -> None:
+    """Rows of n elements, n apart, each from its end to its start: no run of all."""
+    n = 8 * 5 * 7
+    x = pair(dtype, n)[0].reshape(8, 5, 7)
+    for view in (np.s_[..., ::-1], np.s_[:, ::-1], np.s_[::-1]):
+        expected = Op("selu", 1.0, "forward")(x.copy())
+        room = np.full(3 * n, 7, dtype)
+        out = room[n:-n].reshape(x.shape)[view]
+        elufast.selu(x, out=out)
+        assert bits(out) == bits(expected)
+        assert (room[:n] == 7).all()
+        assert (room[-n:] == 7).all()
+        assert bits(elufast.selu(x[view])) == bits(expected[view])
+
+
+@by_dtype
+def test_bias_that_is_x_or_has_x_as_grad(dtype: Any, level: str) -> None:
+    x, bias = pair(dtype, 500)
+    x, bias = (np.where(np.abs(a) < 50, a, dtype(0.5)) for a in (x, bias))
+    assert bits(elufast.elu(x, bias=x)) == bits(elufast.elu(x + x))
+    assert bits(elufast.elu_backward(x, x, bias=x)) == bits(elufast.elu_backward(x, x + x))
+    assert bits(elufast.elu_backward(x, x, bias=bias)) == bits(elufast.elu_backward(x, x + bias))
+    assert bits(elufast.elu(x.data, bias=x)) == bits(elufast.elu(x + x))
+
+
 def test_get_num_threads_is_not_changed_by_calls() -> None:
     before = elufast.get_num_threads()
     elufast.elu(np.zeros(LARGE), num_threads=4)

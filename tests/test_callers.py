@@ -99,11 +99,79 @@ def test_c_alpha_that_does_not_fit(table: tuple[str, Path], alpha: str, columns:
         assert np.flatnonzero(np.isnan(fields)).tolist() == columns
 
 
-def test_c_refuses_fast_math() -> None:
+@pytest.mark.parametrize("flag", ["-ffast-math", "-ffinite-math-only", "-Ofast"])
+def test_c_refuses_fast_math(flag: str) -> None:
     header = Path(elufast.get_include(), "elufast.h")
-    done = run(*compiler(), "-ffast-math", "-fsyntax-only", "-x", "c", header)
+    done = run(*compiler(), flag, "-fsyntax-only", "-x", "c", header)
     assert done.returncode
     assert "-ffast-math" in done.stderr
+
+
+def compilers() -> list[str]:
+    return [name for name in ("gcc", "clang") if shutil.which(name)] or ["cc"]
+
+
+HALVES = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <elufast.h>
+
+static uint16_t result[2][18][65536];
+
+int main(int argc, char **argv) {
+    double alpha = argc > 1 ? atof(argv[1]) : 1;
+    for (int i = 0; i < 65536; i++) {
+        uint16_t x = (uint16_t)i, g;
+"""
+
+
+def halves_program() -> tuple[str, list[Op]]:
+    """Writes each function of each half, at all numbers; grad is another number for each x."""
+    columns = ops(alphas=(0.0,))  # alpha is given to the program
+    lines = [HALVES]
+    for t, half in enumerate(("f16", "bf16")):
+        lines.append("        g = (uint16_t)((uint32_t)i * 40503 + 17);")
+        for k, op in enumerate(columns):
+            mode = "" if op.mode == "forward" else f"_{op.mode}"
+            arguments = ("g, " if mode else "") + ("x" if op.family == "selu" else "x, alpha")
+            lines.append(f"        result[{t}][{k}][i] = elufast_{op.family}{mode}_{half}({arguments});")
+    lines.append("    }\n    fwrite(result, sizeof result, 1, stdout);\n    return 0;\n}\n")
+    return "\n".join(lines), columns
+
+
+STRICT = ["-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
+HALF_FLAGS = {
+    "base": ("base", []),
+    "fma": ("v3", ["-mavx2", "-mfma", "-mno-f16c"]),
+    "f16c": ("v3", ["-mavx2", "-mfma", "-mf16c"]),
+}
+
+
+@pytest.mark.parametrize("cc", compilers())
+@pytest.mark.parametrize("kind", [kind for kind, (level, _) in HALF_FLAGS.items() if level in LEVELS])
+def test_c_halves(cc: str, kind: str, tmp_path: Path) -> None:
+    """All 65 536 numbers, as the arrays of that level."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    level, flags = HALF_FLAGS[kind]
+    source, columns = halves_program()
+    (tmp_path / "halves.c").write_text(source)
+    command = [cc, *STRICT, *flags, f"-I{elufast.get_include()}", tmp_path / "halves.c", "-o", tmp_path / "halves"]
+    done = run(*command, "-lm")
+    assert done.returncode == 0, done.stderr
+    x = np.arange(65536, dtype=np.uint16)
+    grad = (np.arange(65536, dtype=np.uint32) * np.uint32(40503) + np.uint32(17)).astype(np.uint16)
+    for alpha in (1.0, 0.3, 2.0):
+        raw = subprocess.run([tmp_path / "halves", repr(alpha)], capture_output=True, check=True).stdout
+        got = np.frombuffer(raw, np.uint16).reshape(2, 18, 65536)
+        for t, dtype in enumerate((np.float16, ml_dtypes.bfloat16)):
+            for k, op in enumerate(columns):
+                called = Op(op.family, alpha, op.mode)
+                with bound(level):
+                    wanted = called(x.view(dtype), grad.view(dtype))
+                there = got[t, k].view(dtype)
+                nan = np.isnan(wanted)
+                assert (np.isnan(there) == nan).all(), (called, dtype)
+                assert (got[t, k][~nan] == wanted.view(np.uint16)[~nan]).all(), (called, dtype)
 
 
 def test_c_of_the_howto() -> None:
@@ -117,7 +185,7 @@ def test_c_of_the_howto() -> None:
 def test_header_is_cplusplus(standard: list[str], tmp_path: Path) -> None:
     source = tmp_path / "caller.cpp"
     source.write_text("#include <elufast.h>\nint main() { return elufast_elu_f32(0, 1) != 0; }\n")
-    flags = [*standard, "-Wall", "-Wextra", "-Werror", *FLAGS["v3" if X86 else "base"]]
+    flags = [*standard, "-Wall", "-Wextra", "-Wconversion", "-Werror", *FLAGS["v3" if X86 else "base"]]
     done = run(*compiler("CXX"), *flags, "-fsyntax-only", f"-I{elufast.get_include()}", source)
     assert done.returncode == 0, done.stderr
 
@@ -309,6 +377,37 @@ def test_numba_scalars(
     assert returned[np.dtype(dtype).name] == np.dtype(dtype).name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numba_bias(njit: Callable[..., Any], dtype: Any) -> None:
+    @njit
+    def array(x, b, grad):  # type: ignore[no-untyped-def]
+        return elufast.elu(x, 0.3, bias=b), elufast.selu_backward(grad, x, bias=b)
+
+    @njit
+    def in_place(x, b):  # type: ignore[no-untyped-def]
+        return elufast.celu_(x, 2.0, bias=b)
+
+    @njit(fastmath=True)
+    def number(x, b):  # type: ignore[no-untyped-def]
+        return elufast.selu(x, bias=b)
+
+    x, grad = sample(dtype, 720).reshape(8, 9, 10), sample(dtype, 720, seed=1).reshape(8, 9, 10)
+    for view in (x, x[::2, :, ::-1], np.asfortranarray(x)):
+        g = grad[: len(view)]
+        for bias in (x[0, 0], x[0, :, :1], x[:1, :1, :1], view):
+            with np.errstate(all="ignore"):
+                total = view + bias
+            forward, backward = array(view, bias, g)
+            assert same(forward, elufast.elu(total, 0.3))
+            assert same(backward, elufast.selu_backward(g, total))
+    row, own = x[0, 0, :].copy(), x.copy()
+    own[0, 0] = row
+    with np.errstate(all="ignore"):
+        wanted = elufast.celu(own + own[0, 0], 2.0)
+    assert same(in_place(own, own[0, 0]), wanted), "the bias lies in x"
+    assert number(dtype(0.25), dtype(-1.5)) == elufast.selu(dtype(-1.25))
+
+
 def layouts() -> dict[str, Array]:
     x = sample(np.float32, 720).reshape(8, 9, 10)
     readonly = x.copy()
@@ -404,6 +503,12 @@ REFUSED = {
     ),
     "elu: out has type array.*a scalar has no memory": lambda: elufast.elu(1.0, out=np.ones(1)),
     "elu_: x has type float64": lambda: elufast.elu_(1.0),
+    "elu: x is float64 and bias is array.*broadcasts to the shape of x alone": lambda: elufast.elu(
+        1.0, bias=np.ones(2)
+    ),
+    "elu: x is array.* and bias is float64.*broadcasts": lambda: elufast.elu(np.ones(2), bias=1.0),
+    "x is .*1d.* and bias is .*2d.*broadcasts": lambda: elufast.elu(np.ones(2), bias=np.ones((1, 2))),
+    "bias is .*float32.*nothing is cast": lambda: elufast.elu(np.ones(2), bias=np.ones(2, np.float32)),
 }
 
 
@@ -427,7 +532,7 @@ def test_numba_refuses_read_only_out(njit: Callable[..., Any]) -> None:
 def test_numba_refuses_values(njit: Callable[..., Any]) -> None:
     @njit
     def celu(x, alpha, out):  # type: ignore[no-untyped-def]
-        return elufast.celu(x, alpha, out)
+        return elufast.celu(x, alpha, out=out)
 
     @njit
     def from_output(y, alpha):  # type: ignore[no-untyped-def]
@@ -443,7 +548,102 @@ def test_numba_refuses_values(njit: Callable[..., Any]) -> None:
         celu(x[:2], 1.0, out)
     with pytest.raises(ValueError, match="needs alpha > 0"):
         from_output(x, -1.0)
+    with pytest.raises(ValueError, match="broadcast"):
+        njit(lambda x, b: elufast.elu(x, bias=b))(x, np.ones(2))
+    with pytest.raises(ValueError, match="takes no bias"):
+        njit(lambda x, b: elufast.elu_backward(x, x, from_output=True, bias=b))(x, x)
     assert (out == 7).all()
+
+
+def test_numba_has_no_float16(njit: Callable[..., Any]) -> None:
+    from numba.core.errors import TypingError
+
+    with pytest.raises(TypingError, match=r"elu: x has type array\(float16.*not float32, float64"):
+        njit(lambda x: elufast.elu(x))(np.ones(3, np.float16))
+
+
+@pytest.mark.parametrize("alpha", [np.nan, np.inf, -np.inf])
+def test_numba_fastmath_takes_no_alpha_that_does_not_fit(njit: Callable[..., Any], alpha: float) -> None:
+    """fastmath folds every question whether a number is finite."""
+
+    @njit(fastmath=True)
+    def array(x, alpha):  # type: ignore[no-untyped-def]
+        return elufast.elu(x, alpha)
+
+    with pytest.raises(ValueError, match="alpha must be finite"):
+        array(-np.ones(3), alpha)
+    with pytest.raises(ValueError, match="alpha must be finite"):
+        array(-1.0, alpha)
+
+
+def test_numba_fastmath(compiled: Callable[[Op], Callable[..., Any]], njit: Callable[..., Any]) -> None:
+    """The caller's flags do not reach the functions."""
+    x, grad = sample(np.float32, 700), sample(np.float32, 700, seed=1)
+    for op in ops("forward", "backward"):
+        fast = njit(fastmath=True)(compiled(op).py_func)
+        assert same(fast(grad, x, op.alpha), op(x, grad))
+        assert same(fast(grad[::-3], x[::-3], op.alpha), op(x[::-3], grad[::-3]))
+
+
+# What another library may leave behind: subnormals flushed, on input too, and the same with rounding down.
+MODES = """
+import ctypes, mmap
+code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("897c24fc0fae5424fcc3"))  # mov [rsp - 4], edi; ldmxcsr [rsp - 4]; ret
+set_mode = ctypes.CFUNCTYPE(None, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+
+import numba
+import numpy as np
+import elufast.numba
+from support import bits, sample
+
+@numba.njit
+def number(grad, x, alpha, out):
+    for i in range(x.size):
+        out[0, i] = elufast.elu(x[i])
+        out[1, i] = elufast.celu(x[i], alpha)
+        out[2, i] = elufast.elu_backward(grad[i], x[i])
+        out[3, i] = elufast.selu(x[i], bias=grad[i])
+
+@numba.njit
+def array(grad, x, alpha, out):
+    elufast.elu(x, out=out[0])
+    elufast.celu(x, alpha, out=out[1])
+    elufast.elu_backward(grad, x, out=out[2])
+    elufast.selu(x, bias=grad, out=out[3])
+
+for dtype in (np.float32, np.float64):
+    alpha = 0.7
+    x, grad = sample(dtype, 900)[::3], sample(dtype, 900, seed=1)[::3]
+    x = np.concatenate([x, [np.finfo(dtype).smallest_subnormal * -5]]).astype(dtype)
+    x, grad = np.repeat(x, 2)[::2], np.append(grad, dtype(1))
+    with np.errstate(all="ignore"):
+        wanted = [elufast.elu(x), elufast.celu(x, alpha), elufast.elu_backward(grad, x), elufast.selu(x + grad)]
+    out = np.empty((4, x.size), dtype)
+    spread = np.empty((4, 2 * x.size), dtype)[:, ::2]
+    calls = [(f, o) for f in (number, array) for o in (out, spread)]
+    for function, to in calls:
+        function(grad, x, alpha, to)
+    for mode in (0x9fc0, 0xbfc0):
+        for function, to in calls:
+            to[...] = 0
+            set_mode(mode)
+            function(grad, x, alpha, to)
+            set_mode(0x1f80)
+            for k in range(4):
+                assert bits(to[k]) == bits(wanted[k]), (dtype, hex(mode), function, k)
+    set_mode(0x9fc0)
+    array(grad, x, 1e-310, out)  # no zero, although it compares as one
+    set_mode(0x1f80)
+    assert bits(out[1]) == bits(elufast.celu(x, 1e-310))
+print("done")
+"""
+
+
+@pytest.mark.skipif(not X86, reason="the register is that of x86-64")
+def test_numba_in_another_floating_point_mode() -> None:
+    pytest.importorskip("numba")
+    assert run_python(MODES, timeout=300).split() == ["done"]
 
 
 CACHED = """

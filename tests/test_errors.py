@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Array, bits, run_python
+from support import FREE_THREADED, Array, bits, run_python
 
 import elufast
 
@@ -182,7 +182,7 @@ def dtype_of(argument: str, dtype: str) -> str:
 
 
 def alpha(given: str) -> str:
-    return rf"alpha must be a finite real number, got {given}.*pass"
+    return rf"alpha must be a finite real number or an array of them, got {given}.*pass"
 
 
 THREADS = r"num_threads must be an int of at least 1.*got {}.*"
@@ -192,7 +192,6 @@ WRONG: list[tuple[str, type[Exception] | tuple[type[Exception], ...], str]] = [
     ("elu(np.array([True, False]))", TypeError, dtype_of("x", "bool")),
     ("elu(integers)", TypeError, dtype_of("x", "int64")),
     ("elu(np.arange(3, dtype=np.uint8))", TypeError, dtype_of("x", "uint8")),
-    ("elu(x.astype(np.float16))", TypeError, dtype_of("x", "float16")),
     ("elu(x.astype(np.longdouble))", TypeError, dtype_of("x", "float128|longdouble")),
     ("elu(x.astype(complex))", TypeError, r"x has dtype complex128.*float32 or float64"),
     ("selu(x.astype(np.complex64))", TypeError, r"x has dtype complex64.*float32 or float64"),
@@ -232,7 +231,6 @@ WRONG: list[tuple[str, type[Exception] | tuple[type[Exception], ...], str]] = [
     ("elu(array('i', [1]))", TypeError, "x .*int32.*float32 or float64"),
     ("elu(memoryview(b'12345678'))", TypeError, "x .*uint8.*float32 or float64"),
     ("elu(integer_array)", TypeError, "x .*int64.*float32 or float64"),
-    ("elu(np.float16(1))", TypeError, "x .*float16.*float32 or float64"),
     ("elu([[1.0], [2.0, 3.0]])", ValueError, "x, of type list, does not convert.*inhomogeneous"),
     ("elu(raising_array)", RuntimeError, "no array today"),
     ("elu_backward(g, raising_array)", RuntimeError, "no array today"),
@@ -264,16 +262,36 @@ WRONG: list[tuple[str, type[Exception] | tuple[type[Exception], ...], str]] = [
     ("elu(x, 1j)", TypeError, alpha("1j of type complex")),
     ("elu(x, np.complex64(1))", TypeError, alpha(".* of type complex64")),
     ("elu(x, decimal)", TypeError, alpha(r"Decimal\('0.5'\) of type Decimal")),
-    ("elu(x, np.array(1.0))", TypeError, alpha(r"array\(1.\) of type ndarray")),
-    ("elu(x, np.array([1.0]))", TypeError, alpha(r"array\(\[1.\]\) of type ndarray")),
-    ("elu(x, [1.0])", TypeError, alpha(r"\[1.0\] of type list")),
-    ("elu(x, x)", TypeError, alpha(r"array\(.*\) of type ndarray")),
+    ("elu(x, np.array([True]))", TypeError, alpha(r"array\(\[ ?True\]\) of type ndarray")),
+    ("elu(x, np.longdouble([1.0]))", TypeError, alpha(r"array\(.*\) of type ndarray")),
+    ("elu(x, ['1'])", TypeError, alpha(r"\['1'\] of type list")),
+    ("elu(x, [[1.0], [1.0, 2.0]])", TypeError, alpha(r".* of type list")),
+    ("elu(x, [1.0, 2.0])", ValueError, r"alpha has shape \(2,\) and x has shape \(3,\); it must broadcast"),
+    ("elu(x, np.full((2, 3), 1.0), out=x2d)", ValueError, r"alpha has shape \(2, 3\) and x has shape \(3,\)"),
+    ("elu(x, np.full((1, 3), 1.0))", ValueError, r"alpha has shape \(1, 3\) and x has shape \(3,\)"),
+    ("elu(x, [1.0, np.nan, 1.0])", ValueError, "alpha must be finite, got .*nan"),
+    ("celu_(x, [1.0, 0.0, 1.0])", ValueError, "alpha must not be 0, got"),
+    ("elu_backward(g, x, [1.0, -1.0, 1.0], from_output=True)", ValueError, "needs alpha > 0"),
     ("elu(x, real)", TypeError, alpha(".* of type Real")),
     ("elu_(x, alpha='1')", TypeError, alpha("'1' of type str")),
     ("celu(x, None)", TypeError, alpha("None of type NoneType")),
     ("celu_(x, None)", TypeError, alpha("None of type NoneType")),
     ("elu_backward(g, x, None)", TypeError, alpha("None of type NoneType")),
-    ("celu_backward(g, x, [1.0])", TypeError, alpha(r"\[1.0\] of type list")),
+    ("celu_backward(g, x, [None])", TypeError, alpha(r"\[None\] of type list")),
+    # bias
+    ("elu(x, bias=np.full(2, 1.0))", ValueError, r"bias has shape \(2,\) and x has shape \(3,\); it must broadcast"),
+    ("elu(x, bias=x2d)", ValueError, r"bias has shape \(2, 3\) and x has shape \(3,\)"),
+    ("elu_(x, bias=x2d[:1])", ValueError, r"bias has shape \(1, 3\) and x has shape \(3,\)"),
+    ("elu(x2d, bias=np.full((2, 3, 1), 1.0), out=x2d)", ValueError, r"bias has shape \(2, 3, 1\)"),
+    ("elu(x, bias=x4)", TypeError, "bias has dtype float32 and x has dtype float64.*pass bias.astype"),
+    ("elu(x4, bias=x)", TypeError, "bias has dtype float64 and x has dtype float32"),
+    ("elu(x.astype(np.float16), bias=x)", TypeError, "bias has dtype float64 and x has dtype float16.*float32 is"),
+    ("elu(x.astype(np.float16), x, bias=x4)", TypeError, "in half precision a bias goes with an alpha"),
+    ("elu(x, bias=integers)", TypeError, dtype_of("bias", "int64")),
+    ("elu(x, bias='1')", TypeError, "bias .*<U1.*float32 or float64"),
+    ("elu_backward(g, x, bias=out4)", TypeError, "bias has dtype float32"),
+    ("elu_backward(g, x, bias=x, from_output=True)", ValueError, "from_output=True takes no bias"),
+    ("selu_(ro, bias=x)", ValueError, "x is read-only"),
     ("elu(x, float('nan'))", ValueError, "alpha must be finite, got nan"),
     ("elu(x, float('inf'))", ValueError, "alpha must be finite, got inf"),
     ("elu(x, -np.inf)", ValueError, "alpha must be finite, got -inf"),
@@ -445,7 +463,9 @@ def test_subclass_that_cannot_be_wrapped_is_not_written() -> None:
 
 def test_errors_leak_nothing() -> None:
     given = names()
-    calls = [compile(call, call, "eval") for call, _, _ in WRONG]
+    # Free-threaded CPython 3.13 itself keeps a little of each class that is made and dropped.
+    texts = [call for call, _, _ in WRONG if not (FREE_THREADED and "type('" in call)]
+    calls = [compile(call, call, "eval") for call in texts]
 
     def repeat(call: Any, count: int) -> int:
         for _ in range(count):
@@ -457,12 +477,17 @@ def test_errors_leak_nothing() -> None:
     gc.freeze()
     tracemalloc.start()
     try:
-        grown = {call: -repeat(call, 50) + repeat(call, 300) for call in calls}
+        kept = {}
+        for call in calls:
+            repeat(call, 50)
+            for _ in range(4):  # without the GIL what is freed waits in queues, which fill up; a leak goes on
+                kept[call.co_filename] = -repeat(call, 0) + repeat(call, 300)
+                if kept[call.co_filename] < 16 * 300:  # no object is smaller
+                    break
     finally:
         tracemalloc.stop()
         gc.unfreeze()
-    # 16 bytes: no object is smaller.
-    assert {call.co_filename: n for call, n in grown.items() if n >= 16 * 300} == {}
+    assert {call: n for call, n in kept.items() if n >= 16 * 300} == {}
 
 
 def test_calls_keep_no_reference() -> None:
@@ -484,6 +509,7 @@ def test_calls_keep_no_reference() -> None:
     assert sys.getrefcount(elufast.elu(x)) == sys.getrefcount(np.ones(3))
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="no PYTHONMALLOC=malloc: objects come from mimalloc alone")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts what glibc's malloc has given out")
 def test_a_slice_of_make_leaks() -> None:
     tool = Path(__file__).parents[1] / "tools/leaks.py"

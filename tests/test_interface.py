@@ -22,15 +22,15 @@ import elufast
 from elufast import _dispatch
 
 SIGNATURES = {
-    "elu": "(x, alpha=1.0, *, out=None, num_threads=None)",
-    "selu": "(x, *, out=None, num_threads=None)",
-    "celu": "(x, alpha=1.0, *, out=None, num_threads=None)",
-    "elu_": "(x, alpha=1.0, *, num_threads=None)",
-    "selu_": "(x, *, num_threads=None)",
-    "celu_": "(x, alpha=1.0, *, num_threads=None)",
-    "elu_backward": "(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None)",
-    "selu_backward": "(grad, x, *, from_output=False, out=None, num_threads=None)",
-    "celu_backward": "(grad, x, alpha=1.0, *, from_output=False, out=None, num_threads=None)",
+    "elu": "(x, alpha=1.0, *, bias=None, out=None, num_threads=None)",
+    "selu": "(x, *, bias=None, out=None, num_threads=None)",
+    "celu": "(x, alpha=1.0, *, bias=None, out=None, num_threads=None)",
+    "elu_": "(x, alpha=1.0, *, bias=None, num_threads=None)",
+    "selu_": "(x, *, bias=None, num_threads=None)",
+    "celu_": "(x, alpha=1.0, *, bias=None, num_threads=None)",
+    "elu_backward": "(grad, x, alpha=1.0, *, from_output=False, bias=None, out=None, num_threads=None)",
+    "selu_backward": "(grad, x, *, from_output=False, bias=None, out=None, num_threads=None)",
+    "celu_backward": "(grad, x, alpha=1.0, *, from_output=False, bias=None, out=None, num_threads=None)",
     "get_include": "()",
     "set_num_threads": "(num_threads)",
     "get_num_threads": "()",
@@ -43,7 +43,7 @@ by_compute = pytest.mark.parametrize("name", COMPUTE)
 
 
 def test_public_names() -> None:
-    assert set(elufast.__all__) == {*SIGNATURES, "SELU_ALPHA", "SELU_SCALE"}
+    assert set(elufast.__all__) == {*SIGNATURES, "SELU_ALPHA", "SELU_SCALE", "ufuncs"}
     star: dict[str, Any] = {}
     exec("from elufast import *", star)
     assert set(star) - {"__builtins__"} == set(elufast.__all__)
@@ -100,7 +100,7 @@ def test_pickled_by_its_public_name(name: str) -> None:
         assert pickle.loads(pickled) is function
         assert b"elufast" in pickled
         assert name.encode() in pickled
-        assert b"_entry" not in pickled
+        assert b"_functions" not in pickled
         assert b"_loops" not in pickled
     assert copy.copy(function) is copy.deepcopy(function) is function
 

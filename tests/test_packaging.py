@@ -39,7 +39,10 @@ def test_script() -> None:
 
 def test_installed_files() -> None:
     package = importlib.resources.files("elufast")
-    for name in ("py.typed", "elufast.h", "_elu.h", "_elu.pxd", "_capi.pxd", "__init__.pxd", "_entry.pyi"):
+    for name in (
+        *("py.typed", "_functions.pyi", "elufast.h", "_elu.h", "_half.h", "_torch.cpp"),
+        *("_elu.pxd", "_core.pxd", "_capi.pxd", "__init__.pxd"),
+    ):
         assert package.joinpath(name).is_file(), name
 
 

@@ -214,6 +214,12 @@ MODE_OPS = [
     *ops("forward", "backward", alphas=(0.3,)),
     *(Op("elu", 1.0, mode) for mode in ("forward", "backward", "from_output")),
     *(Op("celu", alpha, mode) for alpha in (-0.7, 1e-42) for mode in ("forward", "backward")),
+    *(
+        Op(name, alpha, mode)
+        for name in ("elu", "celu")
+        for alpha in (1e-310, 1e305)
+        for mode in ("forward", "backward")
+    ),
 ]
 
 

@@ -82,7 +82,7 @@ def test_backward_with_any_grad(op: Op, dtype: Any, level: str) -> None:
 
 
 @by_dtype
-@pytest.mark.parametrize("alpha", [1e-42, 1e-37, 1e-20, 3e19, -1e-10, 1e30])
+@pytest.mark.parametrize("alpha", [1e-320, 1e-42, 1e-37, 1e-20, 3e19, -1e-10, 1e30, 1e300])
 def test_extreme_alpha(alpha: float, dtype: Any, level: str) -> None:
     """The formula holds with the alpha that was passed, also where float32 cannot hold it."""
     x = finite(dtype, 160, seed=5)
@@ -90,19 +90,6 @@ def test_extreme_alpha(alpha: float, dtype: Any, level: str) -> None:
     for op in ops("forward", "backward", alphas=(alpha,)):
         with np.errstate(over="ignore"):
             assert_close(op, op(x, ones), x, ones, BOUND)
-
-
-@by_dtype
-@pytest.mark.parametrize("alpha", [1e300, 1e-320])
-def test_alpha_beyond_the_bounds(alpha: float, dtype: Any, level: str) -> None:
-    """The bounds end at 1e-30 and 1e30: what lies beyond is no NaN and has the right sign."""
-    x = finite(dtype, 160, seed=5)
-    for op in ops("forward", "backward", alphas=(alpha,)):
-        with np.errstate(over="ignore"):
-            y = op(x, np.ones_like(x))
-        assert not np.isnan(y).any()
-        negative = np.signbit(x) if not op.backward else np.zeros(x.shape, bool)
-        assert ((np.signbit(y) == negative) | (y == 0)).all()
 
 
 @pytest.mark.parametrize("alpha", [-3e-308, -1e-300, -1e-30, -0.7, -1e30, -1e300])

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import elufast
-from elufast import _api, _dispatch, _entry, _runtime
+from elufast import _core, _dispatch, _runtime
 
 ALPHAS = (1.0, 0.3, 2.0, -0.5, 1e-30)
 FUNCTIONS = tuple(f"{family}{kind}" for kind in ("", "_backward", "_from_output") for family in ("elu", "selu", "celu"))
@@ -72,9 +72,9 @@ def in_place_in_pieces(call: Callable[..., Array], arguments: list[Array]) -> Ar
 def streamed(call: Callable[..., Array], arguments: list[Array]) -> Array:
     """With a cache of one byte, so that stores stream, into an array that starts between two cache lines."""
     y = np.empty(arguments[0].size + 1, arguments[0].dtype)[1:]
-    _entry.bind(_dispatch.loops, 1, elufast.get_num_threads(), _api.call)
+    _core.use(_dispatch.loops, 1)
     call(*arguments, out=y)
-    _entry.bind(_dispatch.loops, _runtime.cache_bytes(), elufast.get_num_threads(), _api.call)
+    _core.use(_dispatch.loops, _runtime.cache_bytes())
     return y
 
 

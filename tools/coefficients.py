@@ -226,13 +226,13 @@ def constants() -> tuple[Constant, ...]:
         Constant("ELU_LN2_HI", (ln2_head,), 53, "without: 41 bits of ln2, exact times n < 2^12"),
         Constant("ELU_LN2_LO", (rounded(LN2 - ln2_head, 53),), 53, "ln2 less these"),
         Constant(
-            "elu_forward_any_f32",
+            "elu_expm1_d",
             (between(lowest, -40, below(50)), *2 * (between(infinite_f, 700, highest),)),
             0,
             "expm1 is -1 to 2^-57; e^z is infinite as a float",
         ),
         Constant(
-            "elu_backward_any_f32",
+            "elu_backward_d",
             (between(lowest, -700, zero_f), *2 * (between(infinite_f, 700, highest),)),
             0,
             "e^z is 0, or infinite, as a float, times any grad",
@@ -258,7 +258,6 @@ def constants() -> tuple[Constant, ...]:
             53,
             "A x is the result, and not yet subnormal",
         ),
-        Constant("elu_forward_any_f64", (two**-54,), 53, "z / 2 is less than a quarter ulp of 1"),
         Constant("elu_forward_celu_f64", (-(two**-54),), 53, "z / 2 is less than a quarter ulp of 1"),
         *(
             Constant(function, limits, 53, "grad 2^n alpha is normal, alpha >= 1e-30")
@@ -281,6 +280,12 @@ def constants() -> tuple[Constant, ...]:
             0,
             "2^n * DBL_MAX * 1e30 is less than half the smallest double",
         ),
+        Constant(
+            "elu_prepare",
+            (rounded(mp.mpf("1e37"), 53), rounded(mp.mpf("1e300"), 53)),
+            53,
+            "alpha and its inverse are normal, as a float and as a double, with some room",
+        ),
         Constant("elu_prepare", 2 * (rounded(mp.mpf("1e12"), 53),), 53, "2^-40 times its inverse is normal as a float"),
         Constant(
             "elu_prepare",
@@ -289,16 +294,37 @@ def constants() -> tuple[Constant, ...]:
             "CELU of any float x: x / alpha is below half an ulp of 1, or finite for the inverse",
         ),
         Constant(
-            "elu_prepare",
+            "elu_low_celu",
             (
-                between(1025 * LN2, 712, 1077 * LN2),
                 between(lowest, -64, below(60)),
                 between(-3 * 1022 * LN2 + 200 * LN2, -1530, zero_64),
+                between(1025 * LN2, 712, 1077 * LN2),
                 between((1024 + 1074) * LN2, 1500, 3 * highest - 200 * LN2),
-                *2 * (mp.floor(2 * highest),),
             ),
             0,
-            "alpha expm1 is infinite; as elu_expm1_64 and elu_far_64; any grad 2^n is infinite; the largest 2^(n/2)",
+            "as elu_expm1_64 and elu_far_64; alpha expm1 is infinite; any grad 2^n is infinite",
+        ),
+        Constant("elu_prepare_wide", (mp.mpf(-64), mp.mpf(-1530), mp.mpf(1023)), 0, "as elu_low_celu; the bias"),
+        Constant(
+            "elu_prepare_scalars",
+            (two**-24 * mp.mpf(17) / 16, two**-50, between(1025 * LN2, 1418, 2 * highest), mp.mpf(-64), mp.mpf(-1530)),
+            53,
+            "1 / alpha rounded to a float; the product of two doubles; the largest 2^(n/2); as elu_low_celu",
+        ),
+        Constant(
+            "elu_far_alpha", (mp.mpf(52), mp.mpf(1023), mp.mpf(900), mp.mpf(1023), mp.mpf(100)), 0, "room at the ends"
+        ),
+        Constant(
+            "elu_split_alpha",
+            tuple(map(mp.mpf, (52, 1023, 1000, 1000, -1022, -1022, 1023))),
+            0,
+            "bits and bias of a double; 2^shift and its inverse are normal",
+        ),
+        Constant("elu_nonzero", (mp.mpf(63),), 0, "the sign bit"),
+        Constant("elu_odd", 2 * (mp.mpf(63),), 0, "the sign bit"),
+        Constant("elu_forward_exact_f32", (two**-110,), 53, "less than any rest of a product of two doubles"),
+        Constant(
+            "elu_divided", (mp.mpf(1022), two**-54), 53, "2^-1022 is normal; z / 2 is less than a quarter ulp of 1"
         ),
     )
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 import elufast
-from elufast import _api, _dispatch, _entry
+from elufast import _core, _dispatch
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -104,7 +104,8 @@ class Result:
 
 def use(level: str) -> None:
     """Make the public functions compute with the loops of ``level``, in one thread."""
-    _entry.bind(_dispatch._load(level), 0, 1, _api.call)
+    _core.use(_dispatch._load(level), 0)
+    _core.limit_threads(1)
 
 
 def ulps(y: npt.NDArray[np.floating], exact: Float64) -> Float64:

@@ -3,9 +3,10 @@
     python tools/fuzz.py [--cases 1000000] [--seed 0] [--jobs 2]     try cases 0, 1, 2 ...
     python tools/fuzz.py --seed 0 --index 4711                       one case alone, described
 
-A case draws a function, its parameters, an instruction-set level that this CPU has, a number of threads, and for x,
-grad and out a shape of up to six dimensions, strides (negative, zero, odd), byte order, values of every class, and
-where they lie: out may be new, apart, exactly an input, an input shifted, or anywhere in the same memory. Checked:
+A case draws a function, its parameters (alpha may be an array), a bias or none, a dtype, whether the function or its
+ufunc is called, an instruction-set level that this CPU has, a number of threads, and for x, grad and out a shape of up
+to six dimensions, strides (negative, zero, odd), byte order, values of every class, and where they lie: out may be
+new, apart, exactly an input, an input shifted, or anywhere in the same memory. Checked:
 
     the bits of the result, against the same elements passed one by one from memory of their own
     its value, against NumPy's expm1 and exp in long double, where that has more digits than the dtype
@@ -35,10 +36,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import elufast
-from elufast import _api, _dispatch, _entry
+from elufast import _core, _dispatch, ufuncs
+
+try:
+    import ml_dtypes
+except ModuleNotFoundError:
+    ml_dtypes = None
 
 Array = NDArray[Any]
 
+DTYPES = (np.float32, np.float64, np.float16, *([ml_dtypes.bfloat16] if ml_dtypes else []))
 ROOM = 16384  # bytes of memory for a small case
 LARGE = 40_000  # most elements of a case with threads and streaming stores
 TRIALS = 1 << 16  # elements in a pool of values
@@ -64,14 +71,38 @@ class Function(NamedTuple):
             options.pop("out", None)
             return getattr(elufast, self.family + "_")(x, *self.arguments(), **options)
         backward = getattr(elufast, self.family + "_backward")
-        return backward(grad, x, *self.arguments(), from_output=self.mode == "from_output", **options)
+        if self.mode == "from_output":
+            options["from_output"] = True
+        return backward(grad, x, *self.arguments(), **options)
 
-    def one_by_one(self, x: Array, grad: Array) -> Array:
-        """Each element of contiguous native arrays, passed alone."""
+    def ufunc(self, x: Any, grad: Any) -> Any:
+        name = self.family + {"forward": "", "in place": ""}.get(self.mode, "_" + self.mode)
+        operands = (x,) if self.mode in ("forward", "in place") else (grad, x)
+        alpha = () if self.family == "selu" else (self.alpha if self.many else float(self.alpha),)
+        return getattr(ufuncs, name)(*operands, *alpha)
+
+    @property
+    def many(self) -> bool:
+        """Whether alpha is an array."""
+        return isinstance(self.alpha, np.ndarray)
+
+    @property
+    def plain(self) -> Function:
+        return self._replace(mode="forward" if self.mode == "in place" else self.mode, alpha=self.one_alpha())
+
+    def one_alpha(self) -> float:
+        return float(self.alpha.flat[0] if self.many and self.alpha.size else 1 if self.many else self.alpha)
+
+    def one_by_one(self, x: Array, grad: Array, bias: Array | None = None, shape: tuple[int, ...] = ()) -> Array:
+        """Each element of contiguous native arrays, passed alone; shape is that of x, for an array of alphas."""
         out = np.empty_like(x)
-        plain = Function(self.family, "forward" if self.mode == "in place" else self.mode, float(self.alpha))
+        alphas = np.broadcast_to(self.alpha, shape).reshape(-1) if self.many else None
+        plain = self.plain
         for k in range(x.size):
-            plain(x[k : k + 1], grad[k : k + 1], out=out[k : k + 1])
+            one = slice(k, k + 1)
+            given = plain if alphas is None else plain._replace(alpha=float(alphas[k]))
+            options = {} if bias is None else {"bias": bias[one]}
+            given(x[one], grad[one], out=out[one], **options)
         return out
 
 
@@ -93,6 +124,12 @@ def cut_offs(dtype: Any) -> Array:
 
 def pools(dtype: Any, seed: int) -> dict[str, Array]:
     """Elements of each class, in a fixed random order."""
+    if np.dtype(dtype).itemsize == 2:
+        with np.errstate(all="ignore"):
+            result = {name: values.astype(dtype) for name, values in pools(np.float32, seed).items()}
+        rng = np.random.default_rng([seed, 2])
+        result["bits"] = rng.integers(0, 1 << 16, TRIALS, np.uint16).view(dtype)
+        return result
     rng = np.random.default_rng([seed, np.dtype(dtype).itemsize])
     info, n = np.finfo(dtype), TRIALS
     integer = np.dtype(f"u{info.bits // 8}")
@@ -129,7 +166,9 @@ class Place(NamedTuple):
 
     def of(self, memory: Array, dtype: Any) -> Array:
         kind = np.dtype(dtype)
-        return np.ndarray(self.shape, kind.newbyteorder() if self.swapped else kind, memory, self.offset, self.strides)
+        if self.swapped and kind.isbuiltin == 1:  # ml_dtypes has native bfloat16 alone
+            kind = kind.newbyteorder()
+        return np.ndarray(self.shape, kind, memory, self.offset, self.strides)
 
     def span(self, itemsize: int) -> tuple[int, int]:
         """First byte and the one after the last, relative to offset."""
@@ -178,6 +217,12 @@ def draw_place(r: random.Random, shape: tuple[int, ...], itemsize: int, apart: b
     return place._replace(offset=start - low)
 
 
+def draw_broadcast(r: random.Random, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that broadcasts to this one."""
+    lengths = [n if r.random() < 0.6 else 1 for n in shape]
+    return tuple(lengths[r.randint(0, len(shape)) :])
+
+
 def draw_function(r: random.Random) -> Function:
     family = r.choice(("elu", "elu", "selu", "celu", "celu"))
     mode = r.choice(("forward", "forward", "backward", "backward", "from_output", "in place"))
@@ -209,20 +254,23 @@ def compare(got: Array, expected: Array, what: str) -> None:
     flat = expected.reshape(-1)
     wrong = native.view(integer) != flat.view(integer)
     if wrong.any():
-        wrong &= ~(np.isnan(native) & np.isnan(flat))
+        with np.errstate(invalid="ignore"):  # NaNs that signal
+            wrong &= ~(np.isnan(native) & np.isnan(flat))
         if wrong.any():
             k = int(np.argmax(wrong))
             raise Mismatch(f"{what}: element {k} of {flat.size} is {native[k]!r}, not {flat[k]!r}")
 
 
 def check_value(f: Function, x: Array, grad: Array, y: Array) -> int:
-    """Raise unless y is within 2 ulp of the formula in long double; returns how many elements were compared.
+    """Raise unless y is within 2 ulp of the formula in long double, halves within 0.51; returns how many elements were
+    compared. x is what the function is of, less its bias.
 
     The bounds hold for alpha from 1e-30 to 1e30.
     """
-    if not EXTENDED or not x.size or not 1e-30 <= abs(float(f.alpha)) <= 1e30:
+    if f.many or not EXTENDED or not x.size or not 1e-30 <= abs(float(f.alpha)) <= 1e30:
         return 0
-    real, info = np.longdouble, np.finfo(y.dtype)
+    half = y.itemsize == 2
+    real, info = np.longdouble, (ml_dtypes.finfo if half and ml_dtypes else np.finfo)(y.dtype)
     alpha, scale, inner = real(float(f.alpha)), real(1), real(1)
     if f.family == "selu":
         scale = real("1.0507009873554804934193349852946")
@@ -241,11 +289,13 @@ def check_value(f: Function, x: Array, grad: Array, y: Array) -> int:
             exact = np.where(v < 0, alpha * np.expm1(np.minimum(v, 0) * inner), scale * v)
         sure = near & np.isfinite(exact) & np.isfinite(g)
         top = np.abs(exact) >= real(info.max) * (1 + real(info.eps) / 4)  # rounds to infinity
-        size = np.minimum(np.abs(exact), real(info.max)).astype(y.dtype)
-        unit = np.maximum(np.spacing(size).astype(real), real(info.smallest_subnormal))
-        allowed = 2 * unit
+        size = np.minimum(np.abs(exact), real(info.max))
+        exponent = np.maximum(np.frexp(size)[1] - 1, int(np.frexp(real(info.smallest_normal))[1]) - 1)
+        unit = np.ldexp(real(1), exponent - info.nmant)
+        allowed = (real(0.51) if half else 2) * unit
         if f.mode == "from_output":  # y + alpha cancels
-            allowed += 4 * real(info.eps) * np.abs(g) * (np.abs(v) * np.abs(inner) + slope)
+            eps = real(np.finfo(np.float32).eps if half else info.eps)
+            allowed += 4 * eps * np.abs(g) * (np.abs(v) * np.abs(inner) + slope)
             sure &= np.isfinite(v)
         error = np.abs(y.astype(real) - exact)
         bad = sure & ~np.where(top, np.isinf(y) | (error <= allowed), error <= allowed)
@@ -259,7 +309,7 @@ class Fuzzer:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.loops = level_loops()
-        self.pools = {dtype: pools(dtype, seed) for dtype in (np.float32, np.float64)}
+        self.pools = {dtype: pools(dtype, seed) for dtype in DTYPES}
         self.kinds: Counter[str] = Counter()
         self.threads = elufast.get_num_threads()
         self.note: list[str] = []
@@ -274,12 +324,13 @@ class Fuzzer:
 
     def case(self, index: int) -> None:
         r = random.Random((self.seed << 40) + index)
-        f, dtype = draw_function(r), r.choice((np.float32, np.float64))
+        f, dtype = draw_function(r), r.choice(DTYPES)
         level = r.choice(tuple(self.loops))
         threads = r.choice((None, None, 1, 2, 3))
         large = r.random() < 0.004
         cache = 1 if large and r.random() < 0.6 else HUGE_CACHE
-        _entry.bind(self.loops[level], cache, self.threads, _api.call)
+        _core.use(self.loops[level], cache)
+        _core.limit_threads(self.threads)
         self.note = [f"{f} {np.dtype(dtype).name} level {level} num_threads {threads}"]
         for tag in (
             f"function: {f.family} {f.mode}",
@@ -330,11 +381,30 @@ class Fuzzer:
         if f.mode not in ("backward", "from_output") or ("grad" not in kind and r.random() < 0.05):
             grad = x
         self.tags(kind, x, grad, out)
+        if f.family != "selu" and r.random() < 0.06:
+            alphas = [abs(a) if f.mode == "from_output" else a for a in r.choices((*ALPHAS, -0.5), k=x.size + 1)]
+            some = draw_broadcast(r, shape)
+            f = f._replace(alpha=np.array(alphas[: math.prod(some)]).reshape(some))
+            self.kinds["alpha: an array"] += 1
+        bias, options = None, {}
+        if f.mode != "from_output" and not f.many and r.random() < 0.2:
+            kind_of_bias = np.float32 if itemsize == 2 and r.random() < 0.3 else dtype
+            place = draw_place(r, draw_broadcast(r, shape), np.dtype(kind_of_bias).itemsize, False, 0.4)
+            given = place.of(self.values(r, kind_of_bias, ROOM), kind_of_bias)
+            options["bias"] = given
+            bias = np.ascontiguousarray(np.broadcast_to(given, shape), kind_of_bias).reshape(-1)
+            self.kinds[f"bias: {len(given.shape)} of {len(shape)} dimensions"] += 1
+            self.note.append(f"bias: shape {given.shape} strides {given.strides} {given.dtype.str}")
         x1, grad1 = (np.ascontiguousarray(a, dtype).reshape(-1).copy() for a in (x, grad))
-        expected = f.one_by_one(x1, grad1)
+        expected = f.one_by_one(x1, grad1, bias, shape)
         kept = [m.copy() for m in memories]
-        if kind == "new":
-            got = f(x, grad, num_threads=threads)
+        if kind == "new" and f.mode != "in place" and bias is None and r.random() < 0.3:
+            got = f.ufunc(x, grad)
+            self.kinds["called: the ufunc"] += 1
+            if np.asarray(got).dtype != np.dtype(dtype):
+                raise Mismatch(f"dtype {np.asarray(got).dtype}")
+        elif kind == "new":
+            got = f(x, grad, num_threads=threads, **options)
             if x.ndim == 0 and type(got) is not dtype:
                 raise Mismatch(f"a 0-d array gave {type(got)}")
             if np.asarray(got).dtype != np.dtype(dtype):
@@ -344,7 +414,7 @@ class Fuzzer:
                 out = x
             elif kind == "exact grad" and r.random() < 0.5:
                 out = grad
-            got = f(x, grad, out=out, num_threads=threads)
+            got = f(x, grad, out=out, num_threads=threads, **options)
             if got is not out:
                 raise Mismatch("what was returned is not out")
             target = 1 if "grad" in kind else 2
@@ -357,6 +427,9 @@ class Fuzzer:
         for m, k, name in zip(memories, kept, ("x", "grad", "out"), strict=True):
             if not np.array_equal(m, k):
                 raise Mismatch(f"memory of {name}: byte {int(np.argmax(m != k))} changed outside out")
+        if bias is not None:
+            with np.errstate(all="ignore"):
+                x1 = x1.astype(np.float32) + bias.astype(np.float32) if itemsize == 2 else x1 + bias
         self.kinds["elements compared with the formula"] += check_value(f, x1, grad1, expected)
         self.kinds["elements compared one at a time"] += x1.size
 
@@ -415,7 +488,7 @@ class Fuzzer:
         f(x, grad, out=out, num_threads=threads)
         compare(out[some], expected, "result")
         whole = np.empty_like(x1)
-        plain = Function(f.family, "forward" if f.mode == "in place" else f.mode, float(f.alpha))
+        plain = f.plain
         for first in range(0, n, 517):
             part = slice(first, first + 517)
             plain(x1[part], grad1[part], out=whole[part], num_threads=1)

@@ -16,12 +16,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 RECORD = Path(__file__).parent.parent / "asv_bench" / "instructions.json"
 LEVELS = ("v3", "base")
 ALLOWED = 1.02
-SIZE = 2048  # and twice that: the difference is the loop's alone; below what _entry gives to threads
+SIZE = 2048  # and twice that: the difference is the loop's alone; below what _core gives to threads
 CALLS = {
     "forward_unit": "elu(x, out=out)",
     "forward_alpha": "elu(x, 0.3, out=out)",
@@ -39,21 +40,35 @@ CALLS = {
     "backward_selu, far": "selu_backward(grad, far, out=out)",
     "backward_celu, far": "celu_backward(grad, far, 0.7, out=out)",
     "from_output": "elu_backward(grad, x, from_output=True, out=out)",
+    # x in rows: as in a dense layer
+    "forward_unit, bias": "elu(rows, bias=bias, out=out_rows)",
+    "backward_selu, bias": "selu_backward(grad_rows, rows, bias=bias, out=out_rows)",
 }
+# In half precision: conversions, and the blocks that hold a result near the middle of two halves a second time.
+HALVES = [kernel for kernel in CALLS if "far" not in kernel]
+HALF_DTYPES = ["float16", *(["bfloat16"] if find_spec("ml_dtypes") else [])]
 CASES = [(kernel, dtype) for kernel in CALLS for dtype in ("float32", "float64")]
+CASES += [(kernel, dtype) for kernel in HALVES for dtype in HALF_DTYPES]
 # Collect inside the public functions; a profile is written whenever get_num_threads() is called. The first of three
 # calls is there to load what is loaded lazily.
 VALGRIND = [
     *("valgrind", "--tool=callgrind", "--collect-atstart=no"),
-    *("--toggle-collect=__pyx_pw_7elufast_6_entry_*elu*", "--dump-before=*_entry_*thread_limit"),
+    *("--toggle-collect=__pyx_pw_7elufast_10_functions_*elu*", "--dump-before=__pyx_pw_7elufast_5_core_*thread_limit"),
 ]
 DRIVER = f"""
+import gc
+gc.disable()  # it would count
 import numpy as np
+if {"bfloat16" in HALF_DTYPES}:
+    import ml_dtypes
 from elufast import *
 for dtype, call in {[(dtype, CALLS[kernel]) for kernel, dtype in CASES]}:
     for n in {SIZE}, {SIZE}, {2 * SIZE}:
-        x, grad, out = np.linspace(-8, 8, n, dtype=dtype), np.ones(n, dtype), np.zeros(n, dtype)
-        far = np.where(np.arange(n) % 128, x, -1e4).astype(dtype)
+        x = np.resize(np.linspace(-8, 8, {SIZE}), n).astype(dtype)
+        grad, out = np.ones(n, dtype), np.zeros(n, dtype)
+        far = np.where(np.arange(n) % 128, x, np.array(-1e4, dtype)).astype(dtype)
+        rows, grad_rows, out_rows = (a.reshape(-1, 256) for a in (x, grad, out))
+        bias = np.linspace(-1, 1, 256).astype(dtype)
         eval(call)
         get_num_threads()
 """
@@ -113,7 +128,7 @@ def main() -> int:
             f"{case} {level}: {before:.2f} -> {now[level][case]:.2f}"
             for level, row in recorded["counts"].items()
             for case, before in row.items()
-            if now[level][case] > ALLOWED * before
+            if now[level].get(case, 0) > ALLOWED * before
         ]
         if risen:
             print("more instructions per element than recorded:", *risen, sep="\n  ")

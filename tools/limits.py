@@ -1,9 +1,10 @@
 """Sets elufast's times beside what limits them, each pair taken in turn in one run.
 
-    python tools/limits.py [--only cache,memory,calls,layouts,import]
+    python tools/limits.py [--only cache,around,memory,calls,layouts,import]
 
 cache     ns an element in the first-level cache for every kernel and level, and beside it the time that the
           loop's own multiplications and multiply-adds take at two a cycle (counted in the compiled loop).
+around    half precision and a bias, beside float32 and beside NumPy's sum before elu_.
 memory    16 M elements, 2 threads, against a streaming copy, a multiplication in place and one of two arrays, all
           in C with OpenMP: they move the same bytes and compute nothing.
 calls     one element, against np.negative.
@@ -40,15 +41,17 @@ import elufast
 from elufast import _dispatch
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = (
-    *("forward_unit", "forward_alpha", "forward_selu", "forward_celu", "forward_any"),
-    *("moderate_unit", "moderate_alpha", "moderate_selu", "moderate_celu", "backward_any", "from_output"),
-)
-# in the order of elu_params_t: a, s and inv as hi and lo; low; slope
-PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5)
+# The kernels by their numbers in _elu.h; moderate is what those of backward do with ordinary blocks.
+KINDS = {
+    **{f"forward_{formula}": k for k, formula in enumerate(("unit", "alpha", "selu", "celu", "any"))},
+    **{f"moderate_{formula}": 6 + k for k, formula in enumerate(("unit", "alpha", "selu", "celu"))},
+    "backward_any": 10,
+    "from_output": 12,
+}
+# in the order of elu_params_t: a, s and inv as hi and lo; low; slope; shift and down
+PARAMS = (1.5, 0.0, 1.05, 0.0, 0.5, 0.0, -100.0, 1.5, 0.0, 1.0)
 FLOORS = r"""
-#include <emmintrin.h>
-#include "_elu.h"
+#include "_span.h"
 #define SHARE(body) _Pragma("omp parallel for num_threads(threads) schedule(static)") \
     for (ptrdiff_t i = 0; i < n; i += 16) body
 void stream(const float *x, const float *g, float *out, ptrdiff_t n, int threads) {
@@ -63,7 +66,7 @@ void multiply(const float *x, const float *g, float *out, ptrdiff_t n, int threa
 }
 void repeat(elu_kernel_t kernel, const void *x, const void *g, void *out, ptrdiff_t n, const elu_params_t *s,
             int times) {
-    for (int i = 0; i < times; i++) kernel(x, g, out, n, s);
+    for (int i = 0; i < times; i++) kernel(x, g, out, n, s, NULL);
 }
 double dependent_additions(long n) {
     unsigned long s = 1;
@@ -129,12 +132,23 @@ def counts(level: str, folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
     return found
 
 
-def kernel_table(capsule: object) -> ctypes.Array[ctypes.c_void_p]:
-    """The kernels of a level and dtype, as numbered in _elu.h."""
+class Loops(ctypes.Structure):
+    """elu_loops_t of _span.h: for float and double; for float16 and bfloat16."""
+
+    _fields_ = (
+        ("kernels", ctypes.c_void_p * 14 * 2),
+        ("add", ctypes.c_void_p * 2),
+        ("load", ctypes.c_void_p * 2),
+        ("store", ctypes.c_void_p * 2),
+    )
+
+
+def loops_of(module: Any) -> Loops:
+    """What a level's module offers."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype = ctypes.c_void_p
     pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    return (ctypes.c_void_p * len(KINDS)).from_address(pointer(capsule, None))
+    return Loops.from_address(pointer(module.loops, None))
 
 
 def cache(folder: Path, floors: ctypes.CDLL) -> None:
@@ -149,17 +163,16 @@ def cache(folder: Path, floors: ctypes.CDLL) -> None:
     )
     params = (ctypes.c_double * len(PARAMS))(*PARAMS)
     for level in _dispatch.built_levels():
-        loops = importlib.import_module(f"elufast._loops_{level}")
+        loops = loops_of(importlib.import_module(f"elufast._loops_{level}"))
         counted = counts(level, folder)
-        for dtype, capsule, suffix in zip((np.float32, np.float64), loops.kernels, ("f32", "f64"), strict=True):
+        for dtype, kernels, suffix in zip((np.float32, np.float64), loops.kernels, ("f32", "f64"), strict=True):
             size, times = 8192 // np.dtype(dtype).itemsize, 200
             rng = np.random.default_rng(0)
             arrays = [rng.standard_normal(size).astype(dtype) for _ in range(3)]
             pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
             first = 0.0
-            for kind, name, kernel in zip(KINDS, names, kernel_table(capsule), strict=True):
-                start = ctypes.c_void_p(kernel)
-
+            for (kind, number), name in zip(KINDS.items(), names, strict=True):
+                start = ctypes.c_void_p(kernels[number])
                 run = partial(floors.repeat, start, *pointers, ctypes.c_ssize_t(size), params, times)
                 ns = take_turns({name: run}, 60)[name] / times / size * 1e9
                 first = first or ns
@@ -169,6 +182,25 @@ def cache(folder: Path, floors: ctypes.CDLL) -> None:
                     f"{level:6}{name:13}{np.dtype(dtype).name:9}{ns:7.3f}{ns * clock / 3.1e9:12.3f}"
                     f"{heavy:15}{ns / bound:12.2f}{ns / first:8.2f}"
                 )
+
+
+def around(rounds: int = 200) -> None:
+    """What comes around the kernel: ns an element of calls on 100 000 elements, one thread."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 500), np.float32)
+    halves = [np.dtype(np.float16)]
+    if importlib.util.find_spec("ml_dtypes"):
+        halves.append(np.dtype(importlib.import_module("ml_dtypes").bfloat16))
+    calls: dict[str, Callable[[], Any]] = {}
+    for dtype in (np.dtype(np.float32), *halves):
+        a, out, bias = x.astype(dtype), np.empty(x.shape, dtype), x[0].astype(dtype)
+        calls[f"elu {dtype}"] = partial(elufast.elu, a, out=out, num_threads=1)
+        calls[f"elu {dtype}, bias"] = partial(elufast.elu, a, bias=bias, out=out, num_threads=1)
+    out, bias = np.empty_like(x), x[0].copy()
+    calls["np.add and elu_, float32"] = lambda: elufast.elu_(np.add(x, bias, out=out), num_threads=1)
+    best = take_turns(calls, rounds)
+    for name, seconds in best.items():
+        print(f"{name:28}{seconds / x.size * 1e9:8.3f} ns{seconds / best['elu float32']:8.2f} times float32")
 
 
 def memory(floors: ctypes.CDLL) -> None:
@@ -277,7 +309,7 @@ def imports() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", default="cache,memory,calls,layouts,import")
+    parser.add_argument("--only", default="cache,around,memory,calls,layouts,import")
     parts = parser.parse_args().only.split(",")
     cpu = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), "")
     print(f"{os.cpu_count()} cores of{cpu.partition(':')[2]}; elufast at level {elufast.runtime_info()['level']}")
@@ -288,6 +320,7 @@ def main() -> None:
             print(f"\n{part}")
             {
                 "cache": lambda: cache(folder, floors),
+                "around": around,
                 "memory": lambda: memory(floors),
                 "calls": calls,
                 "layouts": layouts,

@@ -2,10 +2,10 @@
 
     python tools/threads.py
 
-Runs the kernels themselves in C, without the limit that `_entry.PER_THREAD` puts on a call, with one and with two
+Runs the kernels themselves in C, without the limit that `_core.PER_THREAD` puts on a call, with one and with two
 threads in turn, and prints the first size from which two are faster at every larger size, the time of a fork
 and join, and the gain at 1 M elements. Then the public functions, whose calls take the threads that
-`_entry.PER_THREAD` allows: with two threads against one, from half the size at which they begin to be taken.
+`_core.PER_THREAD` allows: with two threads against one, from half the size at which they begin to be taken.
 Needs a C compiler with OpenMP.
 """
 
@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from limits import PARAMS, kernel_table, library
+from limits import KINDS, PARAMS, library, loops_of
 
 import elufast
 from elufast._dispatch import level, loops
 
-KERNELS = {  # their numbers in _elu.h
-    "elu": 0,
-    "elu, alpha": 1,
-    "selu": 2,
-    "celu": 3,
-    "elu backward": 5,
-    "selu backward": 7,
-    "from output": 10,
+KERNELS = {
+    "elu": KINDS["forward_unit"],
+    "elu, alpha": KINDS["forward_alpha"],
+    "selu": KINDS["forward_selu"],
+    "celu": KINDS["forward_celu"],
+    "elu backward": KINDS["moderate_unit"],
+    "selu backward": KINDS["moderate_selu"],
+    "from output": KINDS["from_output"],
 }
 SHARED = r"""
 #include "_span.h"
@@ -42,8 +42,7 @@ void run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdif
     ptrdiff_t each = (n / threads + 16) / 16 * 16;
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t i = 0; i < n; i += each)
-        elu_span(kernel, x + i * itemsize, grad + i * itemsize, out + i * itemsize, n - i < each ? n - i : each,
-                 itemsize, s, 0);
+        kernel(x + i * itemsize, grad + i * itemsize, out + i * itemsize, n - i < each ? n - i : each, s, NULL);
 }
 """
 SIZES = [int(2 ** (k / 2)) for k in range(20, 41)]
@@ -93,11 +92,11 @@ def main() -> None:
     print(f"{'kernel':16}{'dtype':>9}{'two pay from':>14}{'fork and join, us':>19}{'gain at 1 M':>13}")
     with tempfile.TemporaryDirectory() as name:
         run = library(SHARED, Path(name, "shared.so")).run
-    for dtype, capsule in zip((np.float32, np.float64), loops.kernels, strict=True):
+    for dtype, kernels in zip((np.float32, np.float64), loops_of(loops).kernels, strict=True):
         arrays = [rng.standard_normal(SIZES[-1]).astype(dtype) for _ in range(3)]
         pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
         for name, op in KERNELS.items():
-            kernel = ctypes.c_void_p(kernel_table(capsule)[op])
+            kernel = ctypes.c_void_p(kernels[op])
             pays, join, gain = SIZES[-1], math.inf, 0.0
             for size in reversed(SIZES):
                 lengths = ctypes.c_ssize_t(size), ctypes.c_ssize_t(np.dtype(dtype).itemsize)

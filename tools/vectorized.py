@@ -23,8 +23,12 @@ sys.path.insert(0, str(ROOT))
 from setup import LEVELS, LOOP_FLAGS, UNIX_FLAGS, cythonized, extension, levels  # noqa: E402
 
 SKIPPED = 77
-DTYPES = ("float", "double")  # Cython's specializations 0 and 1
-FUNCTION = re.compile(r"^static .*__pyx_fuse_([01])__pyx_f_\w*?_loops_base_(\w+)\(.*\{$")
+SOURCE, HALF = "src/elufast/_loops.pyx", "src/elufast/_half.h"
+# A specialization in C: its kernel, the type of its first argument, the tag that its last one points to.
+FUNCTION = re.compile(
+    r"^static \w+ __pyx_fuse_\d(?:_\d)?__pyx_f_\w*?_loops_base_(\w+)\((\w+) const \*"
+    r".*?(?: elu_(\w+) const \*__pyx_v_kind)?\) \{$"
+)
 # What makes the compiler report; what it says of a loop it vectorized, and of one it did not. GCC gives the vector's
 # bytes, clang its elements. GCC would compile functions that are alike, as some are at the base level, only once.
 REPORTS = {
@@ -37,7 +41,9 @@ REPORTS = {
         r"vectorized loop \(vectorization width: (\d+)|(loop not vectorized|vectorization is not beneficial)",
     ),
 }
-LOST, GONE = 0, -1  # GONE: nothing is said of a loop that the compiler found to have no effect
+# GONE: nothing is said of a loop that the compiler found to have no effect. BY_HAND: F16C's instructions convert eight.
+LOST, GONE, BY_HAND = 0, -1, -2
+NAMES = {LOST: "LOST", GONE: "gone", BY_HAND: "F16C"}
 
 
 def compiler() -> tuple[list[str], str, str]:
@@ -57,43 +63,59 @@ def compiler() -> tuple[list[str], str, str]:
 
 
 class Loop(NamedTuple):
-    """A loop of the .pyx, for one dtype."""
+    """A loop of a kernel, by the line of its source."""
 
     kernel: str
     line: int
-    dtype: str
+    itemsize: int
+
+    def __str__(self) -> str:
+        return f"{self.kernel}, line {self.line}"
 
 
-def generated() -> tuple[Path, list[str], dict[int, Loop]]:
-    """The C file of the loops, less its references to the .pyx; the include folders; the loops by line of that file."""
+Place = tuple[str, int]  # of a loop in what is compiled: file and line
+
+
+def generated() -> tuple[Path, list[str], dict[Place, Loop]]:
+    """The C file of the loops, less its references to the .pyx; the include folders; the loops by their places."""
     module = cythonized([extension("_loops_base", "_loops.pyx", [])], "cython-vectorized")[0]
     source = Path(module.sources[0])
-    kernels = set(re.findall(r"^cdef \w+ (\w+)\(const real\*", Path("src/elufast/_loops.pyx").read_text(), re.M))
+    plain = source.with_name("vectorized.c")
+    # The kernels that the table at the end of the .pyx names, each with its types.
+    wanted = {
+        " ".join((kernel, *types.replace("elu_", "").split(", ")))
+        for kernel, types in re.findall(r"<elu_\w+_t> (\w+)\[([\w, ]+)\]", Path(SOURCE).read_text())
+    }
     lines, loops = [], {}
-    kernel, dtype, origin = "", "", 0
+    kernel, itemsize, origin = "", 0, 0
     for number, line in enumerate(source.read_text().splitlines(), 1):
         if match := re.match(r"#line (\d+)", line):
             origin, line = int(match[1]), ""
         elif match := FUNCTION.match(line):
-            kernel, dtype = match[2], DTYPES[int(match[1])]
+            name, dtype, tag = match.groups()
+            kernel = " ".join(filter(None, (name, "" if dtype == "uint16_t" or name == "store" else dtype, tag)))
+            itemsize = 8 if dtype == "double" else 4
         elif line == "}":
             kernel = ""
-        elif line.lstrip().startswith("for (") and kernel in kernels:
-            loops[number] = Loop(kernel, origin, dtype)
+        elif line.lstrip().startswith("for (") and kernel in wanted:
+            loops[plain.name, number] = Loop(kernel, origin, itemsize)
         lines.append(line + "\n")
-    assert {loop.kernel for loop in loops.values()} == kernels != set(), "kernels of the form looked for"
-    plain = source.with_name("vectorized.c")
+    for number, line in enumerate(Path(HALF).read_text().splitlines(), 1):
+        if match := re.match(r"static inline void elu_(load|store)_f16\(", line):
+            kernel = f"{match[1]} float16"
+        elif line.lstrip().startswith("for (; i < n; i++)"):
+            loops[Path(HALF).name, number] = Loop(kernel, number, 4)
+    assert {loop.kernel for loop in loops.values()} == wanted != set(), "kernels of the form looked for"
     plain.write_text("".join(lines))
     return plain, [*module.include_dirs, sysconfig.get_path("include")], loops
 
 
-def widths(report: str, pattern: str, loops: dict[int, Loop], in_bytes: bool) -> dict[Loop, int]:
+def widths(report: str, pattern: str, loops: dict[Place, Loop], in_bytes: bool) -> dict[Loop, int]:
     """Bytes of the widest vector of each loop, or LOST or GONE."""
     found = dict.fromkeys(loops.values(), GONE)
-    for line, width, _ in re.findall(rf"vectorized\.c:(\d+):.*(?:{pattern})", report):
-        if loop := loops.get(int(line)):
-            each = 1 if in_bytes else 4 if loop.dtype == "float" else 8
-            found[loop] = max(found[loop], int(width) * each if width else LOST)
+    for file, line, width, _ in re.findall(rf"(vectorized\.c|_half\.h):(\d+):.*(?:{pattern})", report):
+        if loop := loops.get((file, int(line))):
+            found[loop] = max(found[loop], int(width) * (1 if in_bytes else loop.itemsize) if width else LOST)
     assert max(found.values()) > 0, f"not the report expected: {report[:1000]}"
     return found
 
@@ -120,14 +142,15 @@ def main() -> int:
             print(done.stderr)
             return 1
         found[level] = widths(done.stderr, pattern, loops, kind == "gcc")
+        if "-mf16c" in LEVELS[level]:  # the few elements left over
+            found[level] |= {loop: BY_HAND for (file, _), loop in loops.items() if file == "_half.h"}
     print(version)
-    print(f"{'bytes a vector':<32}" + "".join(f"{level:>8}" for level in found))
+    print(f"{'bytes a vector':<36}" + "".join(f"{level:>8}" for level in found))
     lost = []
-    for loop in sorted(loops.values(), key=lambda loop: loop.line):
-        name = f"{loop.kernel} {loop.dtype}, line {loop.line}"
+    for loop in sorted(loops.values(), key=lambda loop: (loop.line, loop.itemsize)):
         row = [found[level][loop] for level in found]
-        print(f"{name:<32}" + "".join(f"{ {LOST: 'LOST', GONE: 'gone'}.get(width, width):>8}" for width in row))
-        lost += [f"{name}, {level}" for level, width in zip(found, row, strict=True) if width == LOST]
+        print(f"{loop!s:<36}" + "".join(f"{NAMES.get(width, width):>8}" for width in row))
+        lost += [f"{loop}, {level}" for level, width in zip(found, row, strict=True) if width == LOST]
     if lost:
         print("not vectorized:", *lost, sep="\n  ")
     return bool(lost)

@@ -24,7 +24,6 @@ from dask.diagnostics import ProgressBar
 from sklearn.datasets import load_digits
 
 import elufast
-import elufast.dask
 
 ROWS, UNITS, CHUNK_ROWS = 2**19, 256, 2**13
 BUDGET = 96 * 2**20
@@ -49,11 +48,11 @@ with ProgressBar():
 # ELU, from file to file
 # ----------------------
 #
-# `elufast.dask.elu` only builds the graph: one task a chunk, none that sees the whole. A wrong dtype or alpha would be
-# an error here, before anything is read.
+# `elufast.elu` of a Dask array only builds the graph: one task a chunk, none that sees the whole. A wrong alpha would
+# be an error here, before anything is read.
 
 x = da.from_zarr(source)
-y = elufast.dask.elu(x, alpha=0.5)
+y = elufast.elu(x, alpha=0.5)
 print(y)
 
 # %%

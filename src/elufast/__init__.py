@@ -6,8 +6,10 @@
 array([-0.63212056,  0.        ,  2.        ])
 """
 
+# _runtime before all that is linked with OpenMP: it tells whether the process had OpenMP before.
+from elufast import _runtime, ufuncs  # noqa: F401
 from elufast._api import get_include, get_num_threads, runtime_info, set_num_threads, show_runtime
-from elufast._entry import (
+from elufast._functions import (
     celu,
     celu_,
     celu_backward,
@@ -43,6 +45,7 @@ __all__ = [
     "selu_backward",
     "set_num_threads",
     "show_runtime",
+    "ufuncs",
 ]
 
 

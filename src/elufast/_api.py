@@ -1,7 +1,7 @@
-"""What is unusual about the arguments of a call: the only file that knows arrays.
+"""What is unusual about the arguments of a call: conversion, broadcasting, errors. Knows no kernel.
 
-`call` validates, converts and allocates, and hands arrays that all fit to `_entry.evaluate`. Every
-error is raised before the first element is written.
+`call` validates, converts and allocates, and hands arrays that all fit to `_core.evaluate`, or objects that have an
+``__array_ufunc__`` of their own to a ufunc. Every error is raised before the first element is written.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 
-from elufast import _dispatch, _entry, _runtime
+from elufast import _core, _dispatch, _others, _runtime, ufuncs
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FAMILIES = ("elu", "selu", "celu")
-_SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float32, np.float64)
-_MAX_THREADS = 1024
+_FORWARD, _BACKWARD, _FROM_OUTPUT = range(3)  # elu_mode_t
+_SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float16, np.float32, np.float64)
+_NAMES = "float16, bfloat16, float32 or float64"
+MAX_THREADS = _runtime.MAX_THREADS
+
+
+def supported(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of this dtype are computed, in whatever byte order."""
+    return dtype.type in _SUPPORTED or ufuncs.learn(dtype)
+
+
+def _is_half(dtype: np.dtype[Any]) -> bool:
+    return dtype.itemsize == 2
 
 
 def _only_dlpack(value: Any) -> bool:
@@ -36,26 +47,20 @@ def _refuse_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) ->
         hint = f"the function has no complex form, so pass {source}.real.astype(np.float64)"
     else:
         hint = f"pass {source}.astype(np.float32) or {source}.astype(np.float64)"
-    raise TypeError(f"{name}: {argument} has dtype {dtype}, not float32 or float64; {hint}")
+    raise TypeError(f"{name}: {argument} has dtype {dtype}, not {_NAMES}; {hint}")
 
 
 def _as_array(name: str, argument: str, value: Any) -> Array:
     """`value` as a base-class array, without a copy where it has the elements in memory."""
-    if hasattr(value, "__dask_graph__") and value.__dask_graph__() is not None:
-        raise TypeError(
-            f"{name}: {argument} is lazy, a Dask collection of type {type(value).__name__}, and np.asarray would "
-            f"compute all of it in this process; use {name} of elufast.dask or elufast.xarray, or pass "
-            f"{argument}.compute()"
-        )
     try:
         array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{name}: {argument}, of type {type(value).__name__}, does not convert to a float32 or "
-            f"float64 array ({error}); pass np.asarray({argument}, np.float64) where that works"
+            f"{name}: {argument}, of type {type(value).__name__}, does not convert to an array of "
+            f"{_NAMES} ({error}); pass np.asarray({argument}, np.float64) where that works"
         ) from error
-    if array.dtype.type not in _SUPPORTED:
+    if not supported(array.dtype):
         _refuse_dtype(name, argument, value, array.dtype)
     return array
 
@@ -78,26 +83,72 @@ def _same(name: str, a: str, x: Array, b: str, y: Array) -> None:
         )
 
 
-def _alpha(name: str, value: Any, *, nonzero: bool, positive: bool) -> float:
-    if not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name}: alpha must be a finite real number, got {value!r:.80} of type "
-            f"{type(value).__name__}; pass float(alpha)"
-        )
-    try:
-        alpha = float(value)
-    except OverflowError:
-        alpha = math.inf
-    if not math.isfinite(alpha):
+def _all(condition: Any) -> bool:
+    """Of a number or of an array."""
+    return bool(condition.all() if isinstance(condition, np.ndarray) else condition)
+
+
+def _check_alpha(name: str, alpha: float | Array, value: Any, *, positive: bool) -> None:
+    """Raise unless the function has a value for alpha, which was made of value."""
+    if not _all(np.isfinite(alpha)):
         raise ValueError(f"{name}: alpha must be finite, got {value!r:.80}; pass a finite number")
-    if nonzero and alpha == 0:
-        raise ValueError(f"{name}: alpha must not be 0, got {value!r}; CELU divides x by alpha")
-    if positive and alpha <= 0:
+    bits = np.asarray(alpha, np.float64).view(np.int64)  # as elu_takes: a caller's mode may take subnormals for 0
+    if name.startswith("celu") and not _all(bits << 1 != 0):
+        raise ValueError(f"{name}: alpha must not be 0, got {value!r:.80}; CELU divides x by alpha")
+    if positive and not _all(bits > 0):
         raise ValueError(
-            f"{name}: from_output=True needs alpha > 0, got {value!r}: otherwise the output does "
+            f"{name}: from_output=True needs alpha > 0, got {value!r:.80}: otherwise the output does "
             f"not tell the sign of x; pass the input instead of the output"
         )
+
+
+def _alpha(name: str, value: Any, *, positive: bool) -> float | Array:
+    if isinstance(value, numbers.Real):
+        try:
+            alpha: float | Array = float(value)
+        except OverflowError:
+            alpha = math.inf
+    else:
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError):
+            array = np.asarray(None)
+        if array.dtype.kind not in "fiu" or not np.can_cast(array.dtype, np.float64):
+            raise TypeError(
+                f"{name}: alpha must be a finite real number or an array of them, got {value!r:.80} of type "
+                f"{type(value).__name__}; pass float(alpha)"
+            )
+        alpha = array.astype(np.float64) if array.ndim else float(array)
+    _check_alpha(name, alpha, value, positive=positive)
     return alpha
+
+
+def _check_broadcast(name: str, argument: str, shape: tuple[int, ...], second: str, x: Array) -> None:
+    """Raise unless an argument of this shape broadcasts to that of x."""
+    pairs = zip(reversed(shape), reversed(x.shape), strict=False)
+    if len(shape) <= x.ndim and all(length in (1, of_x) for length, of_x in pairs):
+        return
+    raise ValueError(
+        f"{name}: {argument} has shape {shape} and {second} has shape {x.shape}; it must broadcast to that of "
+        f"{second}, without enlarging it: a row has shape ({x.shape[-1] if x.ndim else 1},), channels first (C, 1, 1)"
+    )
+
+
+def _refuse_bias(name: str, dtype: np.dtype[Any], second: str, expected: np.dtype[Any]) -> NoReturn:
+    raise TypeError(
+        f"{name}: bias has dtype {dtype} and {second} has dtype {expected}; they must be the same, for nothing "
+        f"is cast (in half precision float32 is taken too): pass bias.astype({second}.dtype)"
+    )
+
+
+def _bias(name: str, value: Any, second: str, x: Array) -> Array:
+    bias = _as_array(name, "bias", value)
+    if bias.ndim == 0 and isinstance(value, float):
+        bias = bias.astype(np.float32 if _is_half(x.dtype) else x.dtype)  # as NumPy takes a Python float
+    if bias.dtype.type is not x.dtype.type and not (_is_half(x.dtype) and bias.dtype.type is np.float32):
+        _refuse_bias(name, bias.dtype, second, x.dtype)
+    _check_broadcast(name, "bias", bias.shape, second, x)
+    return bias
 
 
 def _num_threads(name: str, value: Any) -> int:
@@ -115,7 +166,7 @@ def _num_threads(name: str, value: Any) -> int:
         raise ValueError(
             f"{name}: num_threads must be at least 1, got {count}; pass None to use as many as the work repays"
         )
-    return min(count, _MAX_THREADS)
+    return min(count, MAX_THREADS)
 
 
 def _overlaps_itself(array: Array) -> bool:
@@ -130,16 +181,17 @@ def _overlaps_itself(array: Array) -> bool:
 
 def _same_elements(a: Array, out: Array) -> bool:
     return (
-        _entry.address(a) == _entry.address(out)
+        _core.address(a) == _core.address(out)
         and a.strides == out.strides
         and a.dtype == out.dtype
         and (out.flags.forc or not _overlaps_itself(out))
     )
 
 
-def _clear_of(a: Array, out: Array) -> Array:
-    """`a`, or a copy of it where writing `out` could change elements not yet read."""
-    if not np.may_share_memory(a, out) or _same_elements(a, out):
+def _clear_of(a: Array, out: Array, *, same: bool = True) -> Array:
+    """`a`, or a copy of it where writing `out` could change elements not yet read. same: each is read before it is
+    written where both are the same elements."""
+    if not np.may_share_memory(a, out) or (same and _same_elements(a, out)):
         return a
     try:
         return a.copy("K") if np.shares_memory(a, out, max_work=1) else a  # type: ignore[arg-type]
@@ -149,7 +201,7 @@ def _clear_of(a: Array, out: Array) -> Array:
 
 def _empty(x: Array) -> Array:
     """A new native array with the memory order that a ufunc's result would have."""
-    if (result := _entry.empty_like(x)) is not None:
+    if (result := _core.empty_like(x)) is not None:
         return result
     iterator = np.nditer(  # empty_like would put broadcast axes innermost
         (x, None),
@@ -160,6 +212,36 @@ def _empty(x: Array) -> Array:
     return cast(Array, iterator.operands[1])
 
 
+def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any, bias: Any, out: Any) -> Any:
+    """The result of operands of which one at least has an ``__array_ufunc__`` of its own, as it decides. What NumPy's
+    own rules would let pass with a subclass of ndarray is refused."""
+    if bias is not None:
+        if _others.is_half(x) or _others.is_half(bias):
+            raise TypeError(
+                f"{name}: a bias in half precision is added in float32, which a {type(x).__name__} cannot be told; "
+                f"pass {second}.astype(np.float32)"
+            )
+        bias = float(bias) if isinstance(bias, float) else bias  # NumPy's own would widen x
+        kinds = [value.dtype for value in (x, bias) if isinstance(getattr(value, "dtype", None), np.dtype)]
+        if len(kinds) == 2 and kinds[0].type is not kinds[1].type:
+            _refuse_bias(name, kinds[1], second, kinds[0])
+        x = np.add(x, bias)
+    arrays = {"grad": grad, second: x, "out": out}
+    arrays = {argument: np.asarray(value) for argument, value in arrays.items() if isinstance(value, np.ndarray)}
+    if second in arrays:
+        for argument, array in arrays.items():
+            if not supported(array.dtype):
+                _refuse_dtype(name, argument, array, array.dtype)
+        if "grad" in arrays:
+            _same(name, "grad", arrays["grad"], second, arrays[second])
+        if "out" in arrays:
+            _same(name, second, arrays[second], "out", arrays["out"])
+        if isinstance(alpha, np.ndarray):
+            _check_broadcast(name, "alpha", alpha.shape, second, arrays[second])
+    operands = (() if grad is None else (grad,)) + (x,) + (() if alpha is None else (alpha,))
+    return _others.apply(ufunc, operands, **({} if out is None else {"out": out}))
+
+
 def call(
     family: int,
     inplace: bool,
@@ -168,29 +250,42 @@ def call(
     grad: Any,
     alpha: Any,
     from_output: Any,
+    bias: Any,
     out: Any,
     num_threads: Any,
 ) -> Any:
-    """Everything that `_entry` does not take itself; its arguments, unchecked."""
+    """Everything that `_functions` does not take itself; its arguments, unchecked."""
     name = _FAMILIES[family] + ("_" if inplace else "_backward" if backward else "")
     if not isinstance(from_output, bool | np.bool_):
         raise TypeError(
             f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True if the second "
             f"argument is the forward result"
         )
-    number = _alpha(name, alpha, nonzero=name.startswith("celu"), positive=bool(from_output))
+    mode = _FROM_OUTPUT if from_output else _BACKWARD if backward else _FORWARD
+    second = "y" if from_output else "x"
+    number = alpha if _others.speaks(alpha) else _alpha(name, alpha, positive=bool(from_output))
     threads = _num_threads(name, num_threads)
+    if from_output and bias is not None:
+        raise ValueError(f"{name}: from_output=True takes no bias, for y has it already; leave bias out")
     if inplace and not isinstance(x, np.ndarray):
         raise TypeError(
             f"{name}: works in place, so x must be a numpy.ndarray, got {type(x).__name__}; "
             f"use {name[:-1]}(x), which returns a new array"
         )
-    second = "y" if from_output else "x"
+    ufunc = getattr(ufuncs, ufuncs.__all__[3 * family + mode])
+    without_alpha = name.startswith("selu")
+    if any(_others.speaks(value) for value in (x, grad, number, bias, out)):
+        return _by_protocol(
+            name, ufunc, second, x, grad if backward else None, None if without_alpha else number, bias, out
+        )
     array = _as_array(name, second, x)
     gradient = array
     if backward:
         gradient = _as_array(name, "grad", grad)
         _same(name, "grad", gradient, second, array)
+    added = None if bias is None else _bias(name, bias, second, array)
+    if isinstance(number, np.ndarray):
+        _check_broadcast(name, "alpha", number.shape, second, array)
     if out is None:
         result = _empty(array)
     else:
@@ -201,20 +296,31 @@ def call(
                 f"np.empty_like({second})"
             )
         result = np.asarray(out)
-        if result.dtype.type not in _SUPPORTED:
+        if not supported(result.dtype):
             _refuse_dtype(name, label, out, result.dtype)
         _same(name, second, array, label, result)
         if not result.flags.writeable:
             raise ValueError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
-        shared = gradient is array
-        array = _clear_of(array, result)
-        gradient = array if shared else _clear_of(gradient, result)
-    _entry.evaluate(family, backward, bool(from_output), array, gradient, number, result, threads)
+    if isinstance(number, np.ndarray):
+        if bias is not None:
+            if _is_half(array.dtype):
+                raise TypeError(
+                    f"{name}: in half precision a bias goes with an alpha that is a number, got an array; pass "
+                    f"{second}.astype(np.float32)"
+                )
+            array = np.add(array, cast(Array, added))
+        ufunc(*((gradient,) if backward else ()), array, number, out=result)
+    else:
+        if out is not None:
+            given = array
+            array = _clear_of(given, result)
+            gradient = _clear_of(gradient, result) if backward else array
+            added = _clear_of(added, result, same=False) if added is not None else None
+        _core.evaluate(family, mode, number, array, gradient, added, result, threads)
     if out is not None:
         return out
-    if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
-        # With a context, as from a ufunc: a masked array keeps its mask.
-        return x.__array_wrap__(result, (np.negative, (x,), 0), False)
+    if not isinstance(x, np.ndarray) and hasattr(type(x), "__array_wrap__") and not isinstance(x, np.generic):
+        return x.__array_wrap__(result)  # a PyTorch tensor, say
     return result[()] if result.ndim == 0 else result
 
 
@@ -241,7 +347,7 @@ def set_num_threads(num_threads: int) -> None:
     """
     if num_threads is None:
         raise TypeError("set_num_threads: num_threads must be an int of at least 1, got None")
-    _entry.limit_threads(_num_threads("set_num_threads", num_threads))
+    _core.limit_threads(_num_threads("set_num_threads", num_threads))
 
 
 def get_num_threads() -> int:
@@ -259,7 +365,7 @@ def get_num_threads() -> int:
     >>> elufast.get_num_threads() >= 1
     True
     """
-    return int(_entry.thread_limit())
+    return int(_core.thread_limit())
 
 
 def get_include() -> str:
@@ -319,15 +425,6 @@ def show_runtime() -> None:
         shown = ", ".join(value) if isinstance(value, tuple) else value
         print(f"{key:<{width}}  {shown}")
 
-
-def _default_num_threads() -> int:
-    if not _runtime.openmp():
-        return 1
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(int(first), _MAX_THREADS) if first.isdecimal() and int(first) else _runtime.cpus()
-
-
-_entry.bind(_dispatch.loops, _runtime.cache_bytes(), _default_num_threads(), call)
 
 for _function in (get_include, set_num_threads, get_num_threads, runtime_info, show_runtime):
     _function.__module__ = "elufast"

@@ -1,16 +1,12 @@
 """The kernels of the level chosen at import as C functions: for Cython through ``__init__.pxd``, for Numba by address.
 
-Each works on n contiguous elements in the thread that calls it and needs no GIL. ``out`` may be an
-input itself, but must not overlap one otherwise.
+Each works in the thread that calls it, in the default floating-point mode, and needs no GIL. ``out`` may be an input
+itself, but must not overlap one otherwise.
 """
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uint64_t
 
+from elufast._core cimport F32, F64, Plan, itemsize, loops, plan, plan_scalars, run as run_plan, run_strided
 from elufast._elu cimport *
-
-from elufast._dispatch import loops
-
-cdef elu_kernel_t* kernels_f32 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[0], NULL)
-cdef elu_kernel_t* kernels_f64 = <elu_kernel_t*> PyCapsule_GetPointer(loops.kernels[1], NULL)
 
 
 cdef int refuse(Family family, Mode mode, double alpha) except -1 with gil:
@@ -24,45 +20,84 @@ cdef int refuse(Family family, Mode mode, double alpha) except -1 with gil:
 
 
 cdef int run(
-    Family family, Mode mode, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha
+    Family family, Mode mode, int code, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha
 ) except -1 nogil:
-    cdef elu_params_t s
-    cdef uint64_t fp_mode
-    cdef int op
+    cdef Plan p
+    cdef ptrdiff_t size = itemsize(code)
     if not elu_takes(family, mode, alpha):
         return refuse(family, mode, alpha)
-    fp_mode = elu_enter()
-    op = elu_prepare(family, mode, alpha, real is float, &s)
-    (kernels_f32 if real is float else kernels_f64)[op](x, grad, out, n, &s)
-    elu_leave(fp_mode)
+    if mode == DO_FORWARD:
+        grad = NULL
+    plan(&p, family, mode, alpha, code)
+    run_plan(&p, <const char*> x, size, <const char*> grad, size, <char*> out, size, n)
     return 0
 
 
+cdef bint takes(Family family, Mode mode, double alpha) noexcept nogil:
+    """Out of reach of a caller's -ffast-math, which would fold it."""
+    return elu_takes(family, mode, alpha)
+
+
+cdef float number_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
+    cdef uint64_t fp_mode = elu_enter()
+    cdef float y = loops.one_f32(family, mode, grad, x, alpha)
+    elu_leave(fp_mode)
+    return y
+
+
+cdef double number_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
+    cdef uint64_t fp_mode = elu_enter()
+    cdef double y = loops.one_f64(family, mode, grad, x, alpha)
+    elu_leave(fp_mode)
+    return y
+
+
+cdef void strided(
+    Family family, Mode mode, int code, double alpha, int axes, const ptrdiff_t* shape, char** data,
+    const ptrdiff_t** strides,
+) noexcept nogil:
+    """Operands of one shape, in the order of _core.pxd, that are valid: NULL for what there is not."""
+    cdef Plan p
+    plan(&p, family, mode, alpha, code)
+    run_strided(&p, axes, shape, data, strides)
+
+
+cdef int typed(
+    Family family, Mode mode, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha
+) except -1 nogil:
+    return run(family, mode, F32 if real is float else F64, grad, x, out, n, alpha)
+
+
 cdef int elu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
-    return run(ELU, DO_FORWARD, x, x, out, n, alpha)
+    return typed(ELU, DO_FORWARD, x, x, out, n, alpha)
 
 
 cdef int selu_array(const real* x, real* out, ptrdiff_t n) except -1 nogil:
-    return run(SELU, DO_FORWARD, x, x, out, n, 1)
+    return typed(SELU, DO_FORWARD, x, x, out, n, 1)
 
 
 cdef int celu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
-    return run(CELU, DO_FORWARD, x, x, out, n, alpha)
+    return typed(CELU, DO_FORWARD, x, x, out, n, alpha)
 
 
 cdef int elu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
 ) except -1 nogil:
-    return run(ELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
+    return typed(ELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
 
 
 cdef int selu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, bint from_output
 ) except -1 nogil:
-    return run(SELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, 1)
+    return typed(SELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, 1)
 
 
 cdef int celu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
 ) except -1 nogil:
-    return run(CELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
+    return typed(CELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
+
+
+def for_torch() -> tuple[int, int, int, int]:
+    """The addresses of _core's plan_scalars, run and run_strided, and the bytes of a Plan."""
+    return <size_t> <void*> plan_scalars, <size_t> <void*> run_plan, <size_t> <void*> run_strided, sizeof(Plan)

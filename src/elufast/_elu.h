@@ -12,6 +12,8 @@
  * float    with FMA and an ordinary alpha: in float.  Everything else: in double, rounded once at the end.
  * double   the leading terms are carried as an unevaluated sum hi + lo up to the last rounding.
  *
+ * An alpha far from 1 is taken as a number near 1 times 2^shift, so that no step but the last one leaves the range.
+ *
  * With hardware FMA all instruction sets give the same bits; without it the products that need their low part are
  * split by masking, and the results differ within the same bounds. Compile with -ffp-contract=off, never -ffast-math.
  */
@@ -30,6 +32,13 @@
 #define ELU_FMA 0 /* fma() would be a library call */
 #endif
 
+/* What a kernel's loop calls and clang would find too long to inline, with few registers. */
+#ifdef __GNUC__
+#define ELU_INLINE static inline __attribute__((always_inline))
+#else
+#define ELU_INLINE static inline
+#endif
+
 /* The three scalars, each as hi + lo. */
 typedef struct {
     double a_hi, a_lo;     /* A = scale * alpha */
@@ -37,6 +46,8 @@ typedef struct {
     double inv_hi, inv_lo; /* 1 / alpha for CELU, else 1 */
     double low;            /* CELU clamps x here: beyond it each result is saturated, 0, or overflows (alpha < 0) */
     double slope;          /* f'(0) from below: A, for CELU 1 */
+    double shift;          /* what a_hi (forward) or slope (backward) lacks is 2^shift; 0 but for an alpha far from 1 */
+    double down;           /* x is multiplied by it first: 2^-shift for such a CELU, else 1 */
 } elu_params_t;
 
 /* Klambauer et al. 2017, eq. 14: alpha = 1.6732632423543772848170429916717,
@@ -50,6 +61,8 @@ static const elu_params_t ELU_SELU_PARAMS = {
     .inv_lo = 0,
     .low = 0,
     .slope = 0x1.c212cc640f031p+0,
+    .shift = 0,
+    .down = 1,
 };
 
 static inline float elu_f32(uint32_t u) {
@@ -112,20 +125,52 @@ static inline double elu_poly_d(double r) {
     return elu_mad(r * r, q, r);
 }
 
-static inline float elu_forward_any_f32(float x, elu_params_t s) {
-    double d = x, z = elu_clamp(d * s.inv_hi, -40);
+static inline double elu_expm1_d(double z) {
+    z = elu_clamp(z, -40);
     z = z > 700 ? 700 : z; /* CELU with alpha < 0 grows; at 700 every float result has overflowed */
     double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t);
-    double y = s.a_hi * elu_mad(k, elu_poly_d(elu_mad(n, -ELU_LN2, z)), k - 1);
+    return elu_mad(k, elu_poly_d(elu_mad(n, -ELU_LN2, z)), k - 1);
+}
+
+static inline float elu_forward_any_f32(float x, elu_params_t s) {
+    double d = x, y = s.a_hi * elu_expm1_d(d * s.inv_hi);
     return (float)(d < 0 ? y : d * s.s_hi);
 }
 
-static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
-    double d = x, g = grad, z = elu_clamp(d * s.inv_hi, -700);
+static inline double elu_backward_d(float grad, float x, elu_params_t s) {
+    double d = x, g = grad, z = elu_clamp(d * s.inv_hi, -700 - s.shift * ELU_LN2), round = ELU_ROUND64 + s.shift;
     z = z > 700 ? 700 : z;
-    double t = elu_mad(z, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64, k = elu_exp2(t);
+    double t = elu_mad(z, ELU_LOG2E, round), n = t - round, k = elu_exp2(t); /* 2^(n + shift) */
     double y = g * s.slope * elu_mad(k, elu_poly_d(elu_mad(n, -ELU_LN2, z)), k);
-    return (float)(d > 0 ? g * s.s_hi : y);
+    return d > 0 ? g * s.s_hi : y;
+}
+
+static inline float elu_backward_any_f32(float grad, float x, elu_params_t s) {
+    return (float)elu_backward_d(grad, x, s);
+}
+
+/* For a result y + rest that is rounded again, to half precision: what a double, then what a float does not hold makes
+ * its last bit odd, with the rest cut off. Conditions are sign bits, since SSE2 narrows no masks of doubles. */
+static inline uint64_t elu_nonzero(uint64_t u) { return (u | (0 - u)) >> 63; }
+static inline float elu_odd(double y, double rest) {
+    uint64_t u = elu_u64(y), v = elu_u64(rest == rest ? rest : 0) /* y is infinite */, more = elu_nonzero(2 * v);
+    double d = elu_f64((u - (((u ^ v) >> 63) & more)) | more);
+    float f = (float)d;
+    uint64_t lost = elu_u64(fabs(d)) - elu_u64(fabs((double)f));
+    return elu_f32((elu_u32(f) - (uint32_t)(lost >> 63)) | (uint32_t)elu_nonzero(lost));
+}
+
+/* a expm1(z) is never the middle of two halves, but its double may be, for tiny z: then what the product has lost tells
+ * the side or, where that is nothing, that expm1(z) > z. */
+static inline float elu_forward_exact_f32(float x, elu_params_t s) {
+    double d = x, z = d * s.inv_hi, e = elu_expm1_d(z), y = s.a_hi * e;
+    double a1 = elu_head(s.a_hi), a2 = s.a_hi - a1, e1 = elu_head(e), e2 = e - e1;
+    double rest = (((a1 * e1 - y) + a1 * e2) + a2 * e1) + a2 * e2 + s.a_hi * 0x1p-110 * fabs(e);
+    return d < 0 ? elu_odd(y, rest) : elu_odd(d * s.s_hi, 0);
+}
+
+static inline float elu_backward_exact_f32(float grad, float x, elu_params_t s) {
+    return elu_odd(elu_backward_d(grad, x, s), 0);
 }
 
 #define ELU_LOW32 -40.f
@@ -460,22 +505,31 @@ static inline elu_sum_t elu_divided(double x, elu_params_t s) {
     return v;
 }
 
-/* alpha < 0 makes x / alpha positive: 2^n = k1 k2 grows, with k1 coming last, and so does the share of r^2 / 2, which
- * is therefore part of hi. Below 2^-54 the result is x, which also keeps what an x / alpha among the subnormals lost. */
-static inline double elu_forward_any_f64(double x, elu_params_t s) {
-    elu_sum_t z = elu_divided(x, s), e;
+/* x / alpha is v / a_hi: v = x or, for wide, x down.
+ * alpha < 0 makes x / alpha positive: 2^n = k1 k2 grows, with k1 coming last, and so does the share of r^2 / 2, which
+ * is therefore part of hi. Below 2^-54 the result is x, which also keeps what an x / alpha among the subnormals lost.
+ * Where the exponents are large 2^-n1, the one of expm1, has no part in the result. */
+ELU_INLINE double elu_forward_split(double x, double v, int wide, elu_params_t s) {
+    elu_sum_t z = elu_divided(v, s), e;
     double t = elu_mad(z.hi, ELU_LOG2E, ELU_ROUND64), n = t - ELU_ROUND64;
-    double t1 = n * (s.a_hi < 0 ? 0.5 : 0) + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
-    double k1 = elu_exp2(t1), k2 = elu_exp2(t - n1), one = elu_exp2(ELU_ROUND64 - n1), m = k2 - one;
+    double t1 = n * (s.inv_hi < 0 ? wide ? 0.6 : 0.5 : 0) + ELU_ROUND64, n1 = t1 - ELU_ROUND64, t0 = ELU_ROUND64 - n1;
+    double k1 = elu_exp2(wide ? t1 + s.shift : t1), k2 = elu_exp2(t - n1);
+    double one = elu_exp2(wide ? elu_clamp(t0, ELU_ROUND64 - 1022) : t0), m = k2 - one;
     double r = elu_mad(n, -ELU_LN2_HI, z.hi), c = elu_mad(n, -ELU_LN2_LO, z.lo), p = r + c, kr = k2 * r;
     double p2 = p * p, half = 0.5 * k2 * p2, hi = kr + m, lo = (kr + (m - hi)) + ((k2 - m) - one);
     c += ((r - p) + c) * p + 0.5 * elu_square_error(p, p2); /* what p has lost, times expm1(p); what p2 has */
     e.hi = hi + half;
     e.lo = elu_mad(k2, elu_mad(p2 * p, elu_poly_64(p, p2), c), lo + (half - (e.hi - hi)));
     double y = elu_times_rounded(s.a_hi, 0, e) * k1;
-    y = fabs(z.hi) < 0x1p-54 ? x : y;
-    return x < 0 ? y : x;
+    y = fabs(z.hi) < 0x1p-54 ? x * s.slope : y;
+    return x < 0 ? y : x * s.s_hi;
 }
+
+/* CELU's, for which slope and scale are 1, and that of any three scalars. */
+static inline double elu_forward_any_f64(double x, elu_params_t s) { return elu_forward_split(x, x, 0, s); }
+
+/* ELU's and CELU's with an alpha far from 1. */
+static inline double elu_forward_wide_f64(double x, elu_params_t s) { return elu_forward_split(x, x * s.down, 1, s); }
 
 #if ELU_FMA
 static inline elu_sum_t elu_divided_moderate(double x, elu_params_t s) {
@@ -543,10 +597,10 @@ static inline double elu_product(double u, elu_sum_t e) {
 #endif
 }
 
-/* grad 2^n (e.hi + e.lo), for any grad and n: the first product is moved to the middle of the range, and the rest of
- * the exponent is split into three factors that all shrink or all grow. */
-static inline double elu_grad_times(double grad, elu_exp_t y) {
-    double up = fabs(grad) < 1 ? 200 : -200, g = grad * (fabs(grad) < 1 ? 0x1p200 : 0x1p-200);
+/* grad 2^(n + shift) (e.hi + e.lo), for any grad and n: the first product is moved to the middle of the range, and the
+ * rest of the exponent is split into three factors that all shrink or all grow. */
+static inline double elu_grad_times(double grad, elu_exp_t y, double shift) {
+    double up = fabs(grad) < 1 ? 200 - shift : -200 - shift, g = grad * (fabs(grad) < 1 ? 0x1p200 : 0x1p-200);
     double t = y.t - up, n = t - ELU_ROUND64;
     double t1 = n * 0x1.5555555555555p-2 + ELU_ROUND64, n1 = t1 - ELU_ROUND64;
     double k1 = elu_exp2(t1), k2 = elu_exp2(t - 2 * n1);
@@ -576,33 +630,41 @@ static inline double elu_moderate_selu_f64(double grad, double x, elu_params_t s
     return x > 0 ? up : y;
 }
 
-/* At -1530 2^n is 2^-2207: times the largest grad and alpha less than half the smallest subnormal. */
+/* At -1530 2^n is 2^-2207: times the largest grad and an alpha of 2^100 less than half the smallest subnormal. */
 static inline double elu_far_64(double grad, double x, elu_params_t s) {
     elu_exp_t e = elu_exp_64(elu_clamp(x, -1530), 0);
     elu_sum_t scale = {s.s_hi, s.s_lo};
     e.e = elu_times(s.a_hi, s.a_lo, e.e);
-    double y = elu_grad_times(grad, e), up = elu_product(grad, scale);
+    double y = elu_grad_times(grad, e, 0), up = elu_product(grad, scale);
     return x > 0 ? up : y;
 }
 
-static inline double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
+ELU_INLINE double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
     return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
-static inline double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
+ELU_INLINE double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
     return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
-static inline double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
+ELU_INLINE double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
     double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
     return elu_choose_f64(x, grad, ELU_LOW64, y, far);
 }
 
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s);
-    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo));
+    double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo), 0) * s.slope;
+    return x > 0 ? grad * s.s_hi : y;
+}
+
+static inline double elu_backward_wide_f64(double grad, double x, elu_params_t s) {
+    elu_sum_t z = elu_divided(x * s.down, s);
+    elu_exp_t e = elu_exp_64(z.hi, z.lo);
+    e.e = elu_times(s.slope, 0, e.e);
+    double y = elu_grad_times(grad, e, s.shift);
     return x > 0 ? grad : y;
 }
 
@@ -640,65 +702,168 @@ static inline double elu_from_output_f64(double grad, double y, elu_params_t s) 
     return grad * (y > 0 ? s.s_hi : d);
 }
 
+/* Where alpha or 1 / alpha is at the end of the range, or beyond. */
+static inline double elu_from_output_any_f64(double grad, double y, elu_params_t s) {
+    double d = y / (s.a_hi / s.slope) + s.slope;
+    d = 0 > d ? 0 : d;
+    return grad * (y > 0 ? s.s_hi : d);
+}
+
+static inline float elu_from_output_any_f32(float grad, float y, elu_params_t s) {
+    return (float)elu_from_output_any_f64(grad, y, s);
+}
+
 /* ---------------------------------------------------------------------------------------------- parameters, loops */
 
-typedef enum { ELUFAST_ELU, ELUFAST_SELU, ELUFAST_CELU } elu_family_t;
-typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT } elu_mode_t;
+typedef enum { ELUFAST_ELU, ELUFAST_SELU, ELUFAST_CELU, ELUFAST_FAMILIES } elu_family_t;
+typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT, ELU_MODES } elu_mode_t;
 
-/* x and grad (x again where a kernel takes none) in, out out; it may be one of them. */
-typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, const elu_params_t *s);
-
-/* Forward kernels; + ELU_BACKWARD, backward. ELU_ANY takes every alpha, and x / alpha. */
+/* The formulas. ELU_ANY takes every alpha, and x / alpha; ELU_EXACT is ELU_ANY, in float for a result that is rounded
+ * again, in double for an alpha far from 1. A kernel's number is one of these, + ELU_BACKWARD for the derivative, which
+ * has two more, from the output. */
 enum {
     ELU_UNIT,
     ELU_ALPHA,
     ELU_SELU,
     ELU_CELU,
     ELU_ANY,
-    ELU_BACKWARD,
-    ELU_FROM_OUTPUT = 2 * ELU_BACKWARD,
-    ELU_KERNELS
+    ELU_EXACT,
+    ELU_OUTPUT,
+    ELU_OUTPUT_ANY,
+    ELU_BACKWARD = ELU_OUTPUT,
+    ELU_FROM_OUTPUT = ELU_BACKWARD + ELU_OUTPUT,
+    ELU_KERNELS = ELU_BACKWARD + ELU_OUTPUT_ANY + 1
 };
 
-/* Whether a function has a value for this alpha: from an output with alpha <= 0 the sign of x is not to be told. */
+#define elu_forward_exact_f64 elu_forward_wide_f64
+#define elu_backward_exact_f64 elu_backward_wide_f64
+/* Formulas without a moderate form of their own are not watched. */
+#define elu_moderate_any_f32 elu_backward_any_f32
+#define elu_moderate_any_f64 elu_backward_any_f64
+#define elu_moderate_exact_f32 elu_backward_any_f32
+#define elu_moderate_exact_f64 elu_backward_wide_f64
+
+/* A formula by its number; a constant number leaves that formula alone. */
+#define ELU_PICK(number, form, type, ...)                                                                              \
+    ((number) == ELU_UNIT    ? elu_##form##_unit_##type(__VA_ARGS__)                                                   \
+     : (number) == ELU_ALPHA ? elu_##form##_alpha_##type(__VA_ARGS__)                                                  \
+     : (number) == ELU_SELU  ? elu_##form##_selu_##type(__VA_ARGS__)                                                   \
+     : (number) == ELU_CELU  ? elu_##form##_celu_##type(__VA_ARGS__)                                                   \
+     : (number) == ELU_EXACT ? elu_##form##_exact_##type(__VA_ARGS__)                                                  \
+                             : elu_##form##_any_##type(__VA_ARGS__))
+#define ELU_FORWARD_OF(number, type, x, s) ELU_PICK(number, forward, type, x, s)
+#define ELU_BACKWARD_OF(number, type, grad, x, s)                                                                      \
+    ((number) == ELU_OUTPUT       ? elu_from_output_##type(grad, x, s)                                                 \
+     : (number) == ELU_OUTPUT_ANY ? elu_from_output_any_##type(grad, x, s)                                             \
+                                  : ELU_PICK(number, backward, type, grad, x, s))
+
+/* Whether a function has a value for this alpha: from an output with alpha <= 0 the sign of x is not to be told. As
+ * integers the bits tell it in a mode that takes subnormals for 0 too. */
 static inline int elu_takes(elu_family_t family, elu_mode_t mode, double alpha) {
-    return fabs(alpha) <= DBL_MAX && (family != ELUFAST_CELU || alpha != 0) &&
-           (mode != ELU_DO_FROM_OUTPUT || alpha > 0);
+    int64_t bits = (int64_t)elu_u64(alpha);
+    return fabs(alpha) <= DBL_MAX && (family != ELUFAST_CELU || bits << 1 != 0) &&
+           (mode != ELU_DO_FROM_OUTPUT || bits > 0);
+}
+
+static inline int elu_number(int formula, elu_mode_t mode, int ordinary) {
+    if (mode == ELU_DO_FROM_OUTPUT)
+        return ELU_BACKWARD + (ordinary ? ELU_OUTPUT : ELU_OUTPUT_ANY);
+    return mode == ELU_DO_BACKWARD ? formula + ELU_BACKWARD : formula;
+}
+
+/* Whether products of alpha may leave the range, as integers tell in a mode that takes subnormals for 0 too. */
+static inline int elu_far_alpha(double alpha) {
+    uint64_t exponent = elu_u64(alpha) >> 52 & 0x7ff;
+    return exponent < 1023 - 900 || exponent >= 1023 + 100;
+}
+
+/* alpha = p->slope 2^(p->shift): slope is 1 to 2, but less for a subnormal and more from 2^1001 on, where 2^shift times
+ * another power of 2 would overflow. */
+static inline void elu_split_alpha(double alpha, elu_params_t *p) {
+    int e = (int)(elu_u64(alpha) >> 52 & 0x7ff) - 1023;
+    e = e > 1000 ? 1000 : e < -1022 ? -1022 : e;
+    p->slope = alpha * elu_f64((uint64_t)(1023 - e) << 52);
+    p->shift = e;
+}
+
+/* x / alpha beyond which CELU's results are decided: alpha expm1 has overflowed, grad times the derivative too. */
+static inline double elu_low_celu(elu_mode_t mode, double alpha) {
+    if (alpha > 0)
+        return mode == ELU_DO_FORWARD ? -64 : -1530;
+    return mode == ELU_DO_FORWARD ? 712 - log(-alpha) : 1500;
+}
+
+/* The parameters of double where alpha is far from 1. */
+static inline int elu_prepare_wide(elu_family_t family, elu_mode_t mode, double alpha, elu_params_t *p) {
+    double slope = p->slope;
+    elu_split_alpha(alpha, p);
+    p->a_hi = p->slope;
+    p->low = mode == ELU_DO_FORWARD ? -64 : -1530 - p->shift * ELU_LN2;
+    if (family == ELUFAST_CELU) {
+        p->inv_hi = 1 / p->a_hi;
+        p->inv_lo = fma(-p->a_hi, p->inv_hi, 1) / p->a_hi;
+        p->down = elu_f64((uint64_t)(1023 - (int)p->shift) << 52);
+        p->low = elu_low_celu(mode, alpha) / p->inv_hi;
+        if (mode == ELU_DO_BACKWARD)
+            p->shift = 0;
+    }
+    if (family == ELUFAST_CELU || mode == ELU_DO_FORWARD)
+        p->slope = slope;
+    return ELU_EXACT;
 }
 
 /* Fills in the parameters for an alpha that elu_takes (SELU looks at none) and returns the kernel's number. */
 static inline int elu_prepare(elu_family_t family, elu_mode_t mode, double alpha, int single, elu_params_t *s) {
     int op = ELU_SELU;
+    double largest = single ? 1e37 : 1e300;
+    int ordinary = family == ELUFAST_SELU || (fabs(alpha) >= 1 / largest && fabs(alpha) <= largest);
     if (family == ELUFAST_SELU) {
         *s = ELU_SELU_PARAMS;
     } else {
-        elu_params_t p = {alpha, 0, 1, 0, 1, 0, 0, alpha};
+        elu_params_t p = {alpha, 0, 1, 0, 1, 0, 0, alpha, 0, 1};
         op = alpha == 1 ? ELU_UNIT : ELU_ALPHA;
         /* Beyond, the parts of a float's products are not normal numbers. */
         if (single && op == ELU_ALPHA && !(fabs(alpha) >= 1e-12 && fabs(alpha) <= 1e12))
             op = ELU_ANY;
-        if (family == ELUFAST_CELU && op != ELU_UNIT) {
+        int wide = elu_far_alpha(alpha) && mode != ELU_DO_FROM_OUTPUT;
+        if (family == ELUFAST_CELU)
+            p.slope = 1;
+        if (wide && !single) {
+            op = elu_prepare_wide(family, mode, alpha, &p);
+        } else if (wide && family == ELUFAST_ELU) {
+            if (mode == ELU_DO_BACKWARD && fabs(alpha) > 1)
+                elu_split_alpha(alpha, &p);
+        } else if (family == ELUFAST_CELU && op != ELU_UNIT) {
             op = alpha >= 1e-12 && alpha <= 1e12 ? ELU_CELU : ELU_ANY;
             if (single &&
                 !(fabs(alpha) >= 1e-100 && fabs(alpha) <= 1e100)) /* the same floats, and x / alpha in range */
                 p.a_hi = alpha = copysign(fabs(alpha) < 1 ? 1e-100 : 1e100, alpha);
-            p.slope = 1;
             p.inv_hi = 1 / alpha;
             if (fabs(p.inv_hi) <= DBL_MAX)
                 p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
             else
                 p.inv_hi = copysign(DBL_MAX, alpha);
-            double top = 712 - log(fabs(alpha)); /* alpha expm1(top) has overflowed; 2^(top / ln2 / 2) must not */
-            if (alpha > 0)
-                p.low = (mode == ELU_DO_FORWARD ? -64 : -1530) / p.inv_hi;
-            else
-                p.low = (mode != ELU_DO_FORWARD ? 1500 : top < 1418 ? top : 1418) / p.inv_hi;
+            p.low = elu_low_celu(mode, alpha) / p.inv_hi;
         }
         *s = p;
     }
-    if (mode == ELU_DO_FROM_OUTPUT)
-        return ELU_FROM_OUTPUT;
-    return mode == ELU_DO_BACKWARD ? op + ELU_BACKWARD : op;
+    return elu_number(op, mode, ordinary);
+}
+
+/* The same for PyTorch's three scalars: y = scale x or scale alpha expm1(input_scale x). Those of ELU, SELU and CELU take
+ * its formula; CELU's input_scale is 1 / alpha, which may have been rounded to a float. */
+static inline int elu_prepare_scalars(double alpha, double scale, double input_scale, elu_mode_t mode, int single,
+                                      elu_params_t *s) {
+    if (scale == 1 && input_scale == 1)
+        return elu_prepare(ELUFAST_ELU, mode, alpha, single, s);
+    if (scale == 1 && fabs(alpha * input_scale - 1) < 0x1.1p-24)
+        return elu_prepare(ELUFAST_CELU, mode, alpha, single, s);
+    if (input_scale == 1 && scale == ELU_SELU_PARAMS.s_hi && fabs(alpha * scale - ELU_SELU_PARAMS.a_hi) < 0x1p-50)
+        return elu_prepare(ELUFAST_SELU, mode, 1, single, s);
+    elu_params_t p = {alpha * scale, 0, scale, 0, input_scale, 0, 0, alpha * scale * input_scale, 0, 1};
+    p.low = (input_scale < 0 ? 1418 : mode == ELU_DO_FORWARD ? -64 : -1530) / input_scale;
+    *s = p;
+    return elu_number(ELU_ANY, mode, 1);
 }
 
 #endif

@@ -1,29 +1,104 @@
 """The loops, compiled once for each instruction-set level as ``elufast._loops_<level>``.
 
-Point function (``_elu.h``) -> kernel, a plain loop over typed pointers that the compiler vectorizes. ``kernels``
-hands them to ``_entry``, which shares arrays out among threads; ``scalars`` hands functions of one number to
-compiled callers.
+Point function (``_elu.h``, ``_half.h``) -> kernel: a plain loop over typed slices, written once for all families and
+dtypes, that the compiler vectorizes for each. ``loops`` hands them to ``_core``.
+
+A family is a type, of the last argument, which nobody reads: so each formula becomes a function of its own.
 """
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from elufast._elu cimport *
+
+cdef extern from *:
+    """
+    #define ELU_TAG(name, number) typedef struct { char size[(number) + 1]; } name
+    ELU_TAG(elu_unit, ELU_UNIT);
+    ELU_TAG(elu_alpha, ELU_ALPHA);
+    ELU_TAG(elu_selu, ELU_SELU);
+    ELU_TAG(elu_celu, ELU_CELU);
+    ELU_TAG(elu_any, ELU_ANY);
+    ELU_TAG(elu_exact, ELU_EXACT);
+    ELU_TAG(elu_output, ELU_OUTPUT);
+    ELU_TAG(elu_output_any, ELU_OUTPUT_ANY);
+    ELU_TAG(elu_float16, 0);
+    ELU_TAG(elu_bfloat16, 1);
+    /* Over memory that somebody else owns: None as a slice's owner is never counted. */
+    #define elu_slice(p, n) \\
+        ((__Pyx_memviewslice){(struct __pyx_memoryview_obj *)Py_None, (char *)(p), {(n)}, {sizeof(*(p))}, {-1}})
+    /* size is that of a family: a constant, so that one formula is left. */
+    #define elu_forward_f32(size, x, s) ELU_PICK((size) - 1, forward, f32, x, s)
+    #define elu_forward_f64(size, x, s) ELU_PICK((size) - 1, forward, f64, x, s)
+    #define elu_moderate_f32(size, grad, x, s) ELU_PICK((size) - 1, moderate, f32, grad, x, s)
+    #define elu_moderate_f64(size, grad, x, s) ELU_PICK((size) - 1, moderate, f64, grad, x, s)
+    #define elu_backward_f32(size, grad, x, s) ELU_BACKWARD_OF((size) - 1, f32, grad, x, s)
+    #define elu_backward_f64(size, grad, x, s) ELU_BACKWARD_OF((size) - 1, f64, grad, x, s)
+    """
+    ctypedef struct elu_unit:
+        pass
+    ctypedef struct elu_alpha:
+        pass
+    ctypedef struct elu_selu:
+        pass
+    ctypedef struct elu_celu:
+        pass
+    ctypedef struct elu_any:
+        pass
+    ctypedef struct elu_exact:
+        pass
+    ctypedef struct elu_output:
+        pass
+    ctypedef struct elu_output_any:
+        pass
+    ctypedef struct elu_float16:
+        pass
+    ctypedef struct elu_bfloat16:
+        pass
+    const float[::1] in_f32 "elu_slice"(const float* p, Py_ssize_t n) noexcept nogil
+    const double[::1] in_f64 "elu_slice"(const double* p, Py_ssize_t n) noexcept nogil
+    const uint16_t[::1] in_u16 "elu_slice"(const uint16_t* p, Py_ssize_t n) noexcept nogil
+    float[::1] out_f32 "elu_slice"(float* p, Py_ssize_t n) noexcept nogil
+    double[::1] out_f64 "elu_slice"(double* p, Py_ssize_t n) noexcept nogil
+    uint16_t[::1] out_u16 "elu_slice"(uint16_t* p, Py_ssize_t n) noexcept nogil
+    float elu_forward_f32(size_t size, float x, elu_params_t s) noexcept nogil
+    double elu_forward_f64(size_t size, double x, elu_params_t s) noexcept nogil
+    float elu_moderate_f32(size_t size, float grad, float x, elu_params_t s) noexcept nogil
+    double elu_moderate_f64(size_t size, double grad, double x, elu_params_t s) noexcept nogil
+    float elu_backward_f32(size_t size, float grad, float x, elu_params_t s) noexcept nogil
+    double elu_backward_f64(size_t size, double grad, double x, elu_params_t s) noexcept nogil
 
 ctypedef fused real:
     float
     double
 
+ctypedef fused family:
+    elu_unit
+    elu_alpha
+    elu_selu
+    elu_celu
+    elu_any
+    elu_exact
+
+ctypedef fused slope:
+    elu_unit
+    elu_alpha
+    elu_selu
+    elu_celu
+    elu_any
+    elu_exact
+    elu_output
+    elu_output_any
+
+ctypedef fused half:
+    elu_float16
+    elu_bfloat16
 
 cdef enum:
     BLOCK = 4096  # bytes
     SHORT_BLOCK = 1024  # in place, and where more than NEAR is read: memory idles while a longer one is computed
     NEAR = 262144
     HELD = 256  # floats or, at most, doubles in a short block
-
-
-cdef inline ptrdiff_t length(bint in_place, ptrdiff_t size) noexcept nogil:
-    return SHORT_BLOCK if in_place or size > NEAR else BLOCK
 
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
@@ -48,246 +123,159 @@ cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noe
     return noted
 
 
-# Each kernel: x and grad # IN, out # OUT, of n elements; out may be x or grad itself. Those of backward try the formula
-# for moderate elements on a block, or, after a block that held an extreme one, the formula for all.
+# Kernels: x and grad # IN, out # OUT, of n elements; out may be x or grad itself.
 
-cdef void forward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+cdef void forward(
+    const real* x_, const real* grad_, real* out_, Py_ssize_t n, const elu_params_t* p, const family* kind
+) noexcept nogil:
+    cdef const real[::1] x
+    cdef real[::1] out
     cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
+    cdef Py_ssize_t i
+    if real is float:
+        x, out = in_f32(x_, n), out_f32(out_, n)
+    else:
+        x, out = in_f64(x_, n), out_f64(out_, n)
     for i in range(n):
         if real is float:
-            out[i] = elu_forward_unit_f32(x[i], s)
+            out[i] = elu_forward_f32(sizeof(family), x[i], s)
         else:
-            out[i] = elu_forward_unit_f64(x[i], s)
+            out[i] = elu_forward_f64(sizeof(family), x[i], s)
 
 
-cdef void backward_unit(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
+# Where the formula has a moderate form it is tried on a block, or, after a block that held an extreme element, the one
+# for all.
+cdef void backward(
+    const real* x_, const real* grad_, real* out_, Py_ssize_t n, const elu_params_t* p, const slope* kind
+) noexcept nogil:
+    cdef const real[::1] x, grad
+    cdef real[::1] out
     cdef elu_params_t s = p[0]
     cdef real held[HELD]
-    cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
+    cdef bint in_place = out_ == x_ or out_ == grad_
+    cdef bint large = slope is elu_unit or slope is elu_celu, extreme = False
+    cdef Py_ssize_t i, size, start = 0, block
     cdef real* to
     cdef Noted noted
-    cdef bint extreme = False
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
-    while n > 0:
-        size = min(n, block)
-        if not extreme:
-            to = &held[0] if in_place else out
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, True)
-                if real is float:
-                    to[i] = elu_moderate_unit_f32(grad[i], x[i], s)
-                else:
-                    to[i] = elu_moderate_unit_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-            if in_place and not extreme:
-                memcpy(out, to, size * sizeof(real))
-        if extreme:
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, True)
-                if real is float:
-                    out[i] = elu_backward_unit_f32(grad[i], x[i], s)
-                else:
-                    out[i] = elu_backward_unit_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-        x, grad, out, n = x + size, grad + size, out + size, n - size
+    if real is float:
+        x, grad, out = in_f32(x_, n), in_f32(grad_, n), out_f32(out_, n)
+    else:
+        x, grad, out = in_f64(x_, n), in_f64(grad_, n), out_f64(out_, n)
+    if slope is elu_unit or slope is elu_alpha or slope is elu_selu or slope is elu_celu:
+        block = (SHORT_BLOCK if in_place or n * <Py_ssize_t> sizeof(real) > NEAR else BLOCK) // sizeof(real)
+        if slope is elu_celu:
+            low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
+        while start < n:
+            size = min(n - start, block)
+            if not extreme:
+                to = &held[0] if in_place else out_ + start
+                noted = Noted(0, 0, 0, 0, 0)
+                for i in range(size):
+                    noted = note(noted, x[start + i], grad[start + i], low, large)
+                    if real is float:
+                        to[i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
+                    else:
+                        to[i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                extreme = held_extreme(noted, low)
+                if in_place and not extreme:
+                    memcpy(out_ + start, to, size * sizeof(real))
+            if extreme:
+                noted = Noted(0, 0, 0, 0, 0)
+                for i in range(size):
+                    noted = note(noted, x[start + i], grad[start + i], low, large)
+                    if real is float:
+                        out[start + i] = elu_backward_f32(sizeof(slope), grad[start + i], x[start + i], s)
+                    else:
+                        out[start + i] = elu_backward_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                extreme = held_extreme(noted, low)
+            start += size
+    else:
+        for i in range(n):
+            if real is float:
+                out[i] = elu_backward_f32(sizeof(slope), grad[i], x[i], s)
+            else:
+                out[i] = elu_backward_f64(sizeof(slope), grad[i], x[i], s)
 
 
-cdef void forward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
+# What goes before and after a kernel.
+
+cdef void add(const real* x_, const real* bias_, real* out_, Py_ssize_t n) noexcept nogil:
+    cdef const real[::1] x, bias
+    cdef real[::1] out
+    cdef Py_ssize_t i
+    if real is float:
+        x, bias, out = in_f32(x_, n), in_f32(bias_, n), out_f32(out_, n)
+    else:
+        x, bias, out = in_f64(x_, n), in_f64(bias_, n), out_f64(out_, n)
     for i in range(n):
-        if real is float:
-            out[i] = elu_forward_alpha_f32(x[i], s)
+        out[i] = x[i] + bias[i]
+
+
+cdef void load(const uint16_t* x_, float* out_, Py_ssize_t n, const half* kind) noexcept nogil:
+    cdef const uint16_t[::1] x = in_u16(x_, n)
+    cdef float[::1] out = out_f32(out_, n)
+    cdef Py_ssize_t i
+    if half is elu_float16:
+        elu_load_f16(x_, out_, n)
+    else:
+        for i in range(n):
+            out[i] = elu_from_bf16(x[i])
+
+
+cdef bint store(
+    const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint again, const half* kind
+) noexcept nogil:
+    """Whether a float was so near the middle of two halves that it may be on the wrong side. sums: those above 0, which
+    are sums of x and a bias or x itself, are what they should be. again: look closely."""
+    cdef const float[::1] y = in_f32(y_, n)
+    cdef uint16_t[::1] out = out_u16(out_, n)
+    cdef Py_ssize_t i
+    cdef uint32_t close = 0, all_signs = 0 if sums else 1
+    if half is elu_float16:
+        elu_store_f16(y_, out_, n)
+        if again:
+            for i in range(n):
+                close |= elu_close_f16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
         else:
-            out[i] = elu_forward_alpha_f64(x[i], s)
+            for i in range(n):
+                close |= elu_perhaps_close_f16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
+    else:
+        for i in range(n):
+            close |= elu_close_bf16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
+            out[i] = elu_to_bf16(y[i])
+    return close != 0
 
 
-cdef void backward_alpha(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef real held[HELD]
-    cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
-    cdef real* to
-    cdef Noted noted
-    cdef bint extreme = False
-    cdef real low = ELU_LOW32 if real is float else ELU_LOW64
-    while n > 0:
-        size = min(n, block)
-        if not extreme:
-            to = &held[0] if in_place else out
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, False)
-                if real is float:
-                    to[i] = elu_moderate_alpha_f32(grad[i], x[i], s)
-                else:
-                    to[i] = elu_moderate_alpha_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-            if in_place and not extreme:
-                memcpy(out, to, size * sizeof(real))
-        if extreme:
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, False)
-                if real is float:
-                    out[i] = elu_backward_alpha_f32(grad[i], x[i], s)
-                else:
-                    out[i] = elu_backward_alpha_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-        x, grad, out, n = x + size, grad + size, out + size, n - size
-
-
-cdef void forward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_forward_selu_f32(x[i], s)
-        else:
-            out[i] = elu_forward_selu_f64(x[i], s)
-
-
-cdef void backward_selu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef real held[HELD]
-    cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
-    cdef real* to
-    cdef Noted noted
-    cdef bint extreme = False
-    cdef real low = ELU_LOW32 if real is float else ELU_LOW64
-    while n > 0:
-        size = min(n, block)
-        if not extreme:
-            to = &held[0] if in_place else out
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, False)
-                if real is float:
-                    to[i] = elu_moderate_selu_f32(grad[i], x[i], s)
-                else:
-                    to[i] = elu_moderate_selu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-            if in_place and not extreme:
-                memcpy(out, to, size * sizeof(real))
-        if extreme:
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, False)
-                if real is float:
-                    out[i] = elu_backward_selu_f32(grad[i], x[i], s)
-                else:
-                    out[i] = elu_backward_selu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-        x, grad, out, n = x + size, grad + size, out + size, n - size
-
-
-cdef void forward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_forward_celu_f32(x[i], s)
-        else:
-            out[i] = elu_forward_celu_f64(x[i], s)
-
-
-cdef void backward_celu(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef real held[HELD]
-    cdef bint in_place = out == x or out == grad
-    cdef ptrdiff_t i, size, block = length(in_place, n * sizeof(real)) // sizeof(real)
-    cdef real* to
-    cdef Noted noted
-    cdef bint extreme = False
-    cdef real low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
-    while n > 0:
-        size = min(n, block)
-        if not extreme:
-            to = &held[0] if in_place else out
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, True)
-                if real is float:
-                    to[i] = elu_moderate_celu_f32(grad[i], x[i], s)
-                else:
-                    to[i] = elu_moderate_celu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-            if in_place and not extreme:
-                memcpy(out, to, size * sizeof(real))
-        if extreme:
-            noted = Noted(0, 0, 0, 0, 0)
-            for i in range(size):
-                noted = note(noted, x[i], grad[i], low, True)
-                if real is float:
-                    out[i] = elu_backward_celu_f32(grad[i], x[i], s)
-                else:
-                    out[i] = elu_backward_celu_f64(grad[i], x[i], s)
-            extreme = held_extreme(noted, low)
-        x, grad, out, n = x + size, grad + size, out + size, n - size
-
-
-cdef void forward_any(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_forward_any_f32(x[i], s)
-        else:
-            out[i] = elu_forward_any_f64(x[i], s)
-
-
-cdef void backward_any(const real* x, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_backward_any_f32(grad[i], x[i], s)
-        else:
-            out[i] = elu_backward_any_f64(grad[i], x[i], s)
-
-
-cdef void from_output(const real* y, const real* grad, real* out, ptrdiff_t n, const elu_params_t* p) noexcept nogil:
-    cdef elu_params_t s = p[0]
-    cdef ptrdiff_t i
-    for i in range(n):
-        if real is float:
-            out[i] = elu_from_output_f32(grad[i], y[i], s)
-        else:
-            out[i] = elu_from_output_f64(grad[i], y[i], s)
-
-
-cdef elu_kernel_t kernels_f32[ELU_KERNELS]
-cdef elu_kernel_t kernels_f64[ELU_KERNELS]
-
-kernels_f32[:] = [
-    <elu_kernel_t> forward_unit[float], <elu_kernel_t> forward_alpha[float],
-    <elu_kernel_t> forward_selu[float], <elu_kernel_t> forward_celu[float], <elu_kernel_t> forward_any[float],
-    <elu_kernel_t> backward_unit[float], <elu_kernel_t> backward_alpha[float],
-    <elu_kernel_t> backward_selu[float], <elu_kernel_t> backward_celu[float], <elu_kernel_t> backward_any[float],
-    <elu_kernel_t> from_output[float],
-]
-kernels_f64[:] = [
-    <elu_kernel_t> forward_unit[double], <elu_kernel_t> forward_alpha[double],
-    <elu_kernel_t> forward_selu[double], <elu_kernel_t> forward_celu[double], <elu_kernel_t> forward_any[double],
-    <elu_kernel_t> backward_unit[double], <elu_kernel_t> backward_alpha[double],
-    <elu_kernel_t> backward_selu[double], <elu_kernel_t> backward_celu[double], <elu_kernel_t> backward_any[double],
-    <elu_kernel_t> from_output[double],
-]
-
-kernels = (PyCapsule_New(kernels_f32, NULL, NULL), PyCapsule_New(kernels_f64, NULL, NULL))
-
-
-cdef float scalar_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
+cdef float one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
     return elufast_one_f32(family, mode, grad, x, alpha)
 
 
-cdef double scalar_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
+cdef double one_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
     return elufast_one_f64(family, mode, grad, x, alpha)
 
 
-scalars = (PyCapsule_New(<void*> scalar_f32, NULL, NULL), PyCapsule_New(<void*> scalar_f64, NULL, NULL))
+ctypedef elu_kernel_t Kernel
+cdef elu_loops_t table
+# In the order of the kernels' numbers.
+table.kernels[0][:] = [
+    <Kernel> forward[float, elu_unit], <Kernel> forward[float, elu_alpha], <Kernel> forward[float, elu_selu],
+    <Kernel> forward[float, elu_celu], <Kernel> forward[float, elu_any], <Kernel> forward[float, elu_exact],
+    <Kernel> backward[float, elu_unit], <Kernel> backward[float, elu_alpha], <Kernel> backward[float, elu_selu],
+    <Kernel> backward[float, elu_celu], <Kernel> backward[float, elu_any], <Kernel> backward[float, elu_exact],
+    <Kernel> backward[float, elu_output], <Kernel> backward[float, elu_output_any],
+]
+table.kernels[1][:] = [
+    <Kernel> forward[double, elu_unit], <Kernel> forward[double, elu_alpha], <Kernel> forward[double, elu_selu],
+    <Kernel> forward[double, elu_celu], <Kernel> forward[double, elu_any], <Kernel> forward[double, elu_exact],
+    <Kernel> backward[double, elu_unit], <Kernel> backward[double, elu_alpha], <Kernel> backward[double, elu_selu],
+    <Kernel> backward[double, elu_celu], <Kernel> backward[double, elu_any], <Kernel> backward[double, elu_exact],
+    <Kernel> backward[double, elu_output], <Kernel> backward[double, elu_output_any],
+]
+table.add[:] = [<elu_add_t> add[float], <elu_add_t> add[double]]
+table.load[:] = [<elu_load_t> load[elu_float16], <elu_load_t> load[elu_bfloat16]]
+table.store[:] = [<elu_store_t> store[elu_float16], <elu_store_t> store[elu_bfloat16]]
+
+table.one_f32, table.one_f64 = one_f32, one_f64
+
+loops = PyCapsule_New(&table, NULL, NULL)

@@ -1,2 +1,3 @@
-kernels: tuple[object, object]
-scalars: tuple[object, object]
+from typing import Any
+
+loops: Any

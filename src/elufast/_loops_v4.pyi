@@ -1,2 +1,1 @@
-from elufast._loops_base import kernels as kernels
-from elufast._loops_base import scalars as scalars
+from elufast._loops_base import loops as loops

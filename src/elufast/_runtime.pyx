@@ -5,8 +5,13 @@ import platform
 cdef extern from *:
     """
     #if defined(__x86_64__) && defined(__GNUC__)
+    #include <cpuid.h>
     #define ELU_CPU(feature) (__builtin_cpu_supports(feature) != 0)
-    static int elu_v3(void) { return ELU_CPU("avx2") && ELU_CPU("fma"); }
+    static int elu_f16c(void) { /* whose name not all compilers know */
+        unsigned a, b, c = 0, d;
+        return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    }
+    static int elu_v3(void) { return ELU_CPU("avx2") && ELU_CPU("fma") && elu_f16c(); }
     static int elu_v4(void) {
         return elu_v3() && ELU_CPU("avx512f") && ELU_CPU("avx512cd") && ELU_CPU("avx512bw") &&
                ELU_CPU("avx512dq") && ELU_CPU("avx512vl");
@@ -172,3 +177,14 @@ def cpus() -> int:
     )
     available = max(available, min(elu_bound_cpus(), os.cpu_count() or 1))
     return max(1, int(min(available, _cgroup_quota())))
+
+
+MAX_THREADS = 1024
+
+
+def default_num_threads() -> int:
+    """OMP_NUM_THREADS if it is set, else the CPUs; 1 without OpenMP."""
+    if not ELU_OPENMP:
+        return 1
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(int(first), MAX_THREADS) if first.isdecimal() and int(first) else cpus()

@@ -1,7 +1,7 @@
-/* A kernel over a run of contiguous elements, in the default floating-point mode, with ordinary or with streaming stores.
+/* What goes around a kernel: the floating-point mode, streaming stores, prefetching, elements that are no run.
  *
  * The caller may have left another mode: another rounding direction, subnormals flushed to zero. It would change results,
- * and each thread has its own. So every run puts the default in place, and then the caller's back.
+ * and each thread has its own. So every call puts the default in place, and then the caller's back.
  *
  * Past the last-level cache an ordinary store first reads the line that it overwrites. A streaming store does not; the
  * results go through a buffer that stays in the first-level cache, so the kernels need no variant for it.
@@ -71,52 +71,82 @@ static inline void elu_stream(char *out, const char *from, size_t bytes) {
 #define ELU_PREFETCH(p) (void)(p)
 #endif
 
-enum { ELU_BLOCK = 1024, ELU_AHEAD = 4096 };
-
 static inline void elu_prefetch(const char *from, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; i < bytes; i += 64)
         ELU_PREFETCH(from + i);
 }
 
-/* In the mode that is in force. After the last streaming stores ELU_STREAM_END() is due. With these, or where an ahead is
- * not 0, it goes in short blocks, which keep memory busy; before each what lies so many bytes ahead of it is fetched. */
-static inline void elu_run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
-                           ptrdiff_t itemsize, const elu_params_t *s, int stream, ptrdiff_t x_ahead,
-                           ptrdiff_t grad_ahead) {
-    stream = ELU_STREAM && stream;
-    if (stream || x_ahead || grad_ahead) {
-        _Alignas(64) char buffer[ELU_BLOCK];
-        ptrdiff_t block = stream && grad == x ? ELU_BLOCK / 2 : ELU_BLOCK;
-        ptrdiff_t bytes = stream ? (ptrdiff_t)((64 - ((uintptr_t)out & 63)) & 63) : 0;
-        ptrdiff_t rest = n * itemsize - bytes;
-        if (rest > 0) {
-            if (bytes)
-                kernel(x, grad, out, bytes / itemsize, s);
-            for (; rest >= 64; rest -= bytes) {
-                x += bytes, grad += bytes, out += bytes;
-                bytes = rest < block ? rest & ~(ptrdiff_t)63 : block;
-                if (x_ahead)
-                    elu_prefetch(x + x_ahead, bytes);
-                if (grad_ahead)
-                    elu_prefetch(grad + grad_ahead, bytes);
-                kernel(x, grad, stream ? buffer : out, bytes / itemsize, s);
-                if (stream)
-                    elu_stream(out, buffer, bytes);
-            }
-            x += bytes, grad += bytes, out += bytes, n = rest / itemsize;
+/* What a level's module offers; family and half are types that nobody reads: see _loops.pyx. */
+typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, const elu_params_t *s,
+                             const void *family);
+typedef void (*elu_add_t)(const void *x, const void *bias, void *out, ptrdiff_t n);
+typedef void (*elu_load_t)(const void *x, void *out, ptrdiff_t n, const void *half);
+typedef int (*elu_store_t)(const void *y, void *out, ptrdiff_t n, int sums, int again, const void *half);
+typedef struct {
+    elu_kernel_t kernels[2][ELU_KERNELS]; /* float, double */
+    elu_add_t add[2];
+    elu_load_t load[2]; /* float16, bfloat16 */
+    elu_store_t store[2];
+    float (*one_f32)(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha); /* of one number */
+    double (*one_f64)(elu_family_t family, elu_mode_t mode, double grad, double x, double alpha);
+} elu_loops_t;
+
+/* Elements of any stride, alignment and byte order into one run, and back: m times n of them, a stride apart, with a step
+ * from one n to the next. */
+#ifdef __GNUC__
+#define ELU_SWAP(bits, u) __builtin_bswap##bits(u)
+#else
+#define ELU_SWAP(bits, u) ELU_SWAP##bits(u)
+#define ELU_SWAP16(u) _byteswap_ushort(u)
+#define ELU_SWAP32(u) _byteswap_ulong(u)
+#define ELU_SWAP64(u) _byteswap_uint64(u)
+#endif
+
+#define ELU_MOVE(bits, to_stride, from_stride)                                                                         \
+    for (ptrdiff_t j = 0; j < m; j++)                                                                                  \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            uint##bits##_t u;                                                                                          \
+            memcpy(&u, from + j * from_step + i * (from_stride), sizeof u);                                            \
+            if (swapped)                                                                                               \
+                u = ELU_SWAP(bits, u);                                                                                 \
+            memcpy(to + j * to_step + i * (to_stride), &u, sizeof u);                                                  \
         }
-    }
-    kernel(x, grad, out, n, s);
+#define ELU_MOVES(to_stride, from_stride)                                                                              \
+    if (size == 2)                                                                                                     \
+        ELU_MOVE(16, to_stride, from_stride)                                                                           \
+    else if (size == 4)                                                                                                \
+        ELU_MOVE(32, to_stride, from_stride)                                                                           \
+    else                                                                                                               \
+        ELU_MOVE(64, to_stride, from_stride)
+
+enum { ELU_COPIED = 32 }; /* elements from which on memcpy() is worth its call */
+
+static inline void elu_gather(char *to, const char *from, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t from_step,
+                              ptrdiff_t m, ptrdiff_t size, int swapped) {
+    ptrdiff_t to_step = n * size;
+    if (from_step == n * stride) /* rows without a gap are one */
+        n *= m, to_step *= m, m = 1;
+    if (stride != size || (n < ELU_COPIED && !swapped))
+        ELU_MOVES(size, stride)
+    else if (swapped)
+        ELU_MOVES(size, size)
+    else
+        for (ptrdiff_t j = 0; j < m; j++)
+            memcpy(to + j * to_step, from + j * from_step, (size_t)to_step);
 }
 
-static inline void elu_span(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdiff_t n,
-                            ptrdiff_t itemsize, const elu_params_t *s, int stream) {
-    uint64_t mode = elu_enter();
-    ptrdiff_t ahead = stream ? ELU_AHEAD : 0;
-    elu_run(kernel, x, grad, out, n, itemsize, s, stream, ahead, grad == x ? 0 : ahead);
-    if (stream)
-        ELU_STREAM_END();
-    elu_leave(mode);
+static inline void elu_scatter(char *to, ptrdiff_t stride, const char *from, ptrdiff_t n, ptrdiff_t to_step,
+                               ptrdiff_t m, ptrdiff_t size, int swapped) {
+    ptrdiff_t from_step = n * size;
+    if (to_step == n * stride)
+        n *= m, from_step *= m, m = 1;
+    if (stride != size || (n < ELU_COPIED && !swapped))
+        ELU_MOVES(stride, size)
+    else if (swapped)
+        ELU_MOVES(size, size)
+    else
+        for (ptrdiff_t j = 0; j < m; j++)
+            memcpy(to + j * to_step, from + j * from_step, (size_t)from_step);
 }
 
 #endif

@@ -9,7 +9,8 @@
  * Values. Errors are at most 1.0 ulp forward and for the derivative, 1.5 ulp for grad times the derivative. With fused
  * multiply-add (x86-64: -mfma or -march=native; aarch64 always) the bits are those of the package's arrays, which use
  * it where the CPU has it; without, they are those of its level "base". Both hold with -ffp-contract=off, which GCC and
- * clang need: by default they fuse operations that are meant to be two. -ffast-math is refused.
+ * clang need: by default they fuse operations that are meant to be two. -ffast-math is refused. A mode that flushes
+ * subnormals or rounds otherwise holds here too: leave the default one in place.
  *
  * alpha is any finite number, for CELU not 0, for the functions from the output greater than 0; with another the result
  * is NaN. What depends on alpha alone leaves a loop when the compiler optimizes.
@@ -17,11 +18,11 @@
 #ifndef ELUFAST_H
 #define ELUFAST_H
 
-#ifdef __FAST_MATH__
-#error "elufast.h: -ffast-math destroys what these functions do for accuracy; compile without it"
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
+#error "elufast.h: -ffast-math, or a part of it, destroys what these functions do for accuracy; compile without it"
 #endif
 
-#include "_elu.h"
+#include "_half.h"
 
 /* Without it a loop may keep the call, and is then not vectorized. */
 #ifdef __GNUC__
@@ -30,100 +31,69 @@
 #define ELUFAST_INLINE static inline
 #endif
 
-ELUFAST_INLINE float elufast_one_f32(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha) {
+#define ELUFAST_ONE(type, single)                                                                                      \
+    elu_params_t s;                                                                                                    \
+    int op = elu_prepare(family, mode, alpha, single, &s);                                                             \
+    if (!elu_takes(family, mode, alpha))                                                                               \
+        return NAN;                                                                                                    \
+    if (mode == ELU_DO_FORWARD)                                                                                        \
+        return ELU_PICK(op, forward, type, x, s);                                                                      \
+    return ELU_BACKWARD_OF(op - ELU_BACKWARD, type, grad, x, s);
+
+ELUFAST_INLINE float elufast_one_f32(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha){
+    ELUFAST_ONE(f32, 1)} ELUFAST_INLINE double elufast_one_f64(elu_family_t family, elu_mode_t mode, double grad,
+                                                               double x, double alpha){ELUFAST_ONE(f64, 0)}
+
+/* A float that is to be rounded to half precision. */
+ELUFAST_INLINE float elufast_one_odd(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha) {
     elu_params_t s;
-    int op = elu_prepare(family, mode, alpha, 1, &s);
-    if (!elu_takes(family, mode, alpha))
-        return NAN;
-    if (mode == ELU_DO_FROM_OUTPUT)
-        return elu_from_output_f32(grad, x, s);
-    if (mode == ELU_DO_BACKWARD)
-        return op == ELU_BACKWARD + ELU_UNIT    ? elu_backward_unit_f32(grad, x, s)
-               : op == ELU_BACKWARD + ELU_ALPHA ? elu_backward_alpha_f32(grad, x, s)
-               : op == ELU_BACKWARD + ELU_SELU  ? elu_backward_selu_f32(grad, x, s)
-               : op == ELU_BACKWARD + ELU_CELU  ? elu_backward_celu_f32(grad, x, s)
-                                                : elu_backward_any_f32(grad, x, s);
-    return op == ELU_UNIT    ? elu_forward_unit_f32(x, s)
-           : op == ELU_ALPHA ? elu_forward_alpha_f32(x, s)
-           : op == ELU_SELU  ? elu_forward_selu_f32(x, s)
-           : op == ELU_CELU  ? elu_forward_celu_f32(x, s)
-                             : elu_forward_any_f32(x, s);
+    elu_prepare(family, mode, alpha, 1, &s);
+    if (!elu_takes(family, mode, alpha) || mode == ELU_DO_FROM_OUTPUT)
+        return elufast_one_f32(family, mode, grad, x, alpha);
+    return mode == ELU_DO_FORWARD ? elu_forward_exact_f32(x, s) : elu_backward_exact_f32(grad, x, s);
+}
+ELUFAST_INLINE uint16_t elufast_one_f16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x, double alpha) {
+    return elu_to_f16(elufast_one_odd(family, mode, elu_from_f16(grad), elu_from_f16(x), alpha));
+}
+ELUFAST_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x,
+                                         double alpha) {
+    return elu_to_bf16(elufast_one_odd(family, mode, elu_from_bf16(grad), elu_from_bf16(x), alpha));
 }
 
-ELUFAST_INLINE double elufast_one_f64(elu_family_t family, elu_mode_t mode, double grad, double x, double alpha) {
-    elu_params_t s;
-    int op = elu_prepare(family, mode, alpha, 0, &s);
-    if (!elu_takes(family, mode, alpha))
-        return NAN;
-    if (mode == ELU_DO_FROM_OUTPUT)
-        return elu_from_output_f64(grad, x, s);
-    if (mode == ELU_DO_BACKWARD)
-        return op == ELU_BACKWARD + ELU_UNIT    ? elu_backward_unit_f64(grad, x, s)
-               : op == ELU_BACKWARD + ELU_ALPHA ? elu_backward_alpha_f64(grad, x, s)
-               : op == ELU_BACKWARD + ELU_SELU  ? elu_backward_selu_f64(grad, x, s)
-               : op == ELU_BACKWARD + ELU_CELU  ? elu_backward_celu_f64(grad, x, s)
-                                                : elu_backward_any_f64(grad, x, s);
-    return op == ELU_UNIT    ? elu_forward_unit_f64(x, s)
-           : op == ELU_ALPHA ? elu_forward_alpha_f64(x, s)
-           : op == ELU_SELU  ? elu_forward_selu_f64(x, s)
-           : op == ELU_CELU  ? elu_forward_celu_f64(x, s)
-                             : elu_forward_any_f64(x, s);
-}
-
-/* x for x > 0; for x < 0 alpha * expm1(x), SELU's both times its scale, CELU's alpha * expm1(x / alpha). */
-ELUFAST_INLINE float elufast_elu_f32(float x, double alpha) {
-    return elufast_one_f32(ELUFAST_ELU, ELU_DO_FORWARD, x, x, alpha);
-}
-ELUFAST_INLINE double elufast_elu_f64(double x, double alpha) {
-    return elufast_one_f64(ELUFAST_ELU, ELU_DO_FORWARD, x, x, alpha);
-}
-ELUFAST_INLINE float elufast_selu_f32(float x) { return elufast_one_f32(ELUFAST_SELU, ELU_DO_FORWARD, x, x, 1); }
-ELUFAST_INLINE double elufast_selu_f64(double x) { return elufast_one_f64(ELUFAST_SELU, ELU_DO_FORWARD, x, x, 1); }
-ELUFAST_INLINE float elufast_celu_f32(float x, double alpha) {
-    return elufast_one_f32(ELUFAST_CELU, ELU_DO_FORWARD, x, x, alpha);
-}
-ELUFAST_INLINE double elufast_celu_f64(double x, double alpha) {
-    return elufast_one_f64(ELUFAST_CELU, ELU_DO_FORWARD, x, x, alpha);
-}
-
-/* grad times the derivative at x, which for grad = 1 is the derivative; at 0 the one from below. */
-ELUFAST_INLINE float elufast_elu_backward_f32(float grad, float x, double alpha) {
-    return elufast_one_f32(ELUFAST_ELU, ELU_DO_BACKWARD, grad, x, alpha);
-}
-ELUFAST_INLINE double elufast_elu_backward_f64(double grad, double x, double alpha) {
-    return elufast_one_f64(ELUFAST_ELU, ELU_DO_BACKWARD, grad, x, alpha);
-}
-ELUFAST_INLINE float elufast_selu_backward_f32(float grad, float x) {
-    return elufast_one_f32(ELUFAST_SELU, ELU_DO_BACKWARD, grad, x, 1);
-}
-ELUFAST_INLINE double elufast_selu_backward_f64(double grad, double x) {
-    return elufast_one_f64(ELUFAST_SELU, ELU_DO_BACKWARD, grad, x, 1);
-}
-ELUFAST_INLINE float elufast_celu_backward_f32(float grad, float x, double alpha) {
-    return elufast_one_f32(ELUFAST_CELU, ELU_DO_BACKWARD, grad, x, alpha);
-}
-ELUFAST_INLINE double elufast_celu_backward_f64(double grad, double x, double alpha) {
-    return elufast_one_f64(ELUFAST_CELU, ELU_DO_BACKWARD, grad, x, alpha);
-}
-
-/* The same from the result y of the function: fast, and without the bound, for y has rounded the derivative away. */
-ELUFAST_INLINE float elufast_elu_from_output_f32(float grad, float y, double alpha) {
-    return elufast_one_f32(ELUFAST_ELU, ELU_DO_FROM_OUTPUT, grad, y, alpha);
-}
-ELUFAST_INLINE double elufast_elu_from_output_f64(double grad, double y, double alpha) {
-    return elufast_one_f64(ELUFAST_ELU, ELU_DO_FROM_OUTPUT, grad, y, alpha);
-}
-ELUFAST_INLINE float elufast_selu_from_output_f32(float grad, float y) {
-    return elufast_one_f32(ELUFAST_SELU, ELU_DO_FROM_OUTPUT, grad, y, 1);
-}
-ELUFAST_INLINE double elufast_selu_from_output_f64(double grad, double y) {
-    return elufast_one_f64(ELUFAST_SELU, ELU_DO_FROM_OUTPUT, grad, y, 1);
-}
-ELUFAST_INLINE float elufast_celu_from_output_f32(float grad, float y, double alpha) {
-    return elufast_one_f32(ELUFAST_CELU, ELU_DO_FROM_OUTPUT, grad, y, alpha);
-}
-ELUFAST_INLINE double elufast_celu_from_output_f64(double grad, double y, double alpha) {
-    return elufast_one_f64(ELUFAST_CELU, ELU_DO_FROM_OUTPUT, grad, y, alpha);
-}
+/* For each type T, named f32 (float), f64 (double), f16 and bf16 (uint16_t, the bits of a half):
+ *
+ *     T elufast_elu_f32(T x, double alpha)       x for x > 0; for x < 0 alpha * expm1(x)
+ *     T elufast_selu_f32(T x)                    the same times SELU's scale, with its alpha
+ *     T elufast_celu_f32(T x, double alpha)      x; alpha * expm1(x / alpha)
+ *
+ *     T elufast_elu_backward_f32(T grad, T x, double alpha), selu without alpha, celu
+ *         grad times the derivative at x, which for grad = 1 is the derivative; at 0 the one from below
+ *     T elufast_elu_from_output_f32(T grad, T y, double alpha), selu without alpha, celu
+ *         the same from the result y of the function: fast, and without the bound, for y has rounded the derivative away
+ */
+#define ELUFAST_FUNCTIONS(type, T)                                                                                     \
+    ELUFAST_INLINE T elufast_elu_##type(T x, double alpha) {                                                           \
+        return elufast_one_##type(ELUFAST_ELU, ELU_DO_FORWARD, x, x, alpha);                                           \
+    }                                                                                                                  \
+    ELUFAST_INLINE T elufast_selu_##type(T x) { return elufast_one_##type(ELUFAST_SELU, ELU_DO_FORWARD, x, x, 1); }    \
+    ELUFAST_INLINE T elufast_celu_##type(T x, double alpha) {                                                          \
+        return elufast_one_##type(ELUFAST_CELU, ELU_DO_FORWARD, x, x, alpha);                                          \
+    }                                                                                                                  \
+    ELUFAST_GRADIENTS(type, T, backward, ELU_DO_BACKWARD)                                                              \
+    ELUFAST_GRADIENTS(type, T, from_output, ELU_DO_FROM_OUTPUT)
+#define ELUFAST_GRADIENTS(type, T, name, mode)                                                                         \
+    ELUFAST_INLINE T elufast_elu_##name##_##type(T grad, T x, double alpha) {                                          \
+        return elufast_one_##type(ELUFAST_ELU, mode, grad, x, alpha);                                                  \
+    }                                                                                                                  \
+    ELUFAST_INLINE T elufast_selu_##name##_##type(T grad, T x) {                                                       \
+        return elufast_one_##type(ELUFAST_SELU, mode, grad, x, 1);                                                     \
+    }                                                                                                                  \
+    ELUFAST_INLINE T elufast_celu_##name##_##type(T grad, T x, double alpha) {                                         \
+        return elufast_one_##type(ELUFAST_CELU, mode, grad, x, alpha);                                                 \
+    }
+ELUFAST_FUNCTIONS(f32, float)
+ELUFAST_FUNCTIONS(f64, double)
+ELUFAST_FUNCTIONS(f16, uint16_t)
+ELUFAST_FUNCTIONS(bf16, uint16_t)
 
 #endif

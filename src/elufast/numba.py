@@ -1,7 +1,7 @@
 """The functions of elufast inside functions that Numba compiles. Nothing needs to be imported for it.
 
-Numba finds `_init` by the package's entry point. Contiguous arrays go to the compiled kernel of the level
-chosen at import, others to the same kernel element by element, so the bits are those of a call from Python.
+Numba finds `_init` by the package's entry point. Arrays of any strides and numbers go to the kernel of the level chosen
+at import, which no flag of the compiled function reaches: the bits are those of a call from Python.
 A call runs in the thread that makes it: share out with ``numba.prange``.
 
 >>> import numba
@@ -14,7 +14,6 @@ A call runs in the thread that makes it: share out with ``numba.prange``.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -27,21 +26,14 @@ from numba.core.errors import TypingError
 from numba.extending import get_cython_function_address, intrinsic, overload, register_jitable
 
 import elufast
-from elufast import _dispatch
 
 _FAMILIES = ("elu", "selu", "celu")  # elu_family_t
-_CELU = 2
 _FORWARD, _BACKWARD, _FROM_OUTPUT = range(3)  # elu_mode_t
-_SUPPORTED = (types.float32, types.float64)
-
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_SUPPORTED = (types.float32, types.float64)  # by their codes in _core.pxd
 
 # By name, not by address: what Numba caches on disk is linked anew in each process.
-for _number, _dtype in enumerate(_SUPPORTED):
-    _run_address = get_cython_function_address("elufast._capi", f"__pyx_fuse_{_number}run")
-    llvmlite.binding.add_symbol(f"elufast_run_{_dtype}", _run_address)
-    llvmlite.binding.add_symbol(f"elufast_scalar_{_dtype}", _pointer(_dispatch.loops.scalars[_number], None))
+for _function in ("takes", "number_f32", "number_f64", "strided"):
+    llvmlite.binding.add_symbol(f"elufast_{_function}", get_cython_function_address("elufast._capi", _function))
 
 
 def _emit(builder: Any, name: str, result: Any, values: list[Any]) -> Any:
@@ -50,46 +42,54 @@ def _emit(builder: Any, name: str, result: Any, values: list[Any]) -> Any:
 
 
 @intrinsic
-def _scalar(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
-    """One number."""
+def _takes(typing: Any, family: Any, mode: Any, alpha: Any) -> Any:
+    """In C, where ``fastmath`` does not reach."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _emit(builder, f"elufast_scalar_{x}", context.get_value_type(x), values)
+        return _emit(builder, "elufast_takes", ir.IntType(32), list(values))
+
+    return types.int32(types.int32, types.int32, types.float64), generate
+
+
+@intrinsic
+def _number(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _emit(builder, f"elufast_number_f{x.bitwidth}", context.get_value_type(x), list(values))
 
     return x(types.int32, types.int32, x, x, types.float64), generate
 
 
 @intrinsic
-def _run(typing: Any, family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: Any) -> Any:
-    """Arrays of one layout, without gaps. What _capi.run would raise for has been checked."""
+def _compute(typing: Any, family: Any, mode: Any, alpha: Any, x: Any, grad: Any, bias: Any, out: Any) -> Any:
+    """Fill out, an array; of a number x return the result. grad and bias may be None. All is valid."""
+    number = not isinstance(x, types.Array)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        family, mode, *operands, alpha = values
-        arrays = [
-            context.make_array(array)(context, builder, value)
-            for array, value in zip((grad, x, out), operands, strict=True)
-        ]
-        pointers = [array.data for array in arrays]
-        n = arrays[1].nitems
-        _emit(builder, f"elufast_run_{x.dtype}", ir.IntType(32), [family, mode, *pointers, n, alpha])
-        return context.get_dummy_value()
+        intp = context.get_value_type(types.intp)
+        byte_pointer, intp_pointer = ir.IntType(8).as_pointer(), intp.as_pointer()
+        data = cgutils.alloca_once(builder, ir.ArrayType(byte_pointer, 4))
+        strides = cgutils.alloca_once(builder, ir.ArrayType(intp_pointer, 4))
+        shape = intp_pointer(None)
+        for k, (kind, value) in enumerate(zip((x, grad, bias, out), values[3:], strict=True)):
+            at, steps = byte_pointer(None), intp_pointer(None)
+            if isinstance(kind, types.Array):
+                array = context.make_array(kind)(context, builder, value)
+                at = builder.bitcast(array.data, byte_pointer)
+                steps = builder.bitcast(array._get_ptr_by_name("strides"), intp_pointer)
+                if k == 0:
+                    shape = builder.bitcast(array._get_ptr_by_name("shape"), intp_pointer)
+            elif kind != types.none:
+                slot = cgutils.alloca_once_value(builder, value)
+                at = builder.bitcast(slot, byte_pointer)
+            builder.store(at, cgutils.gep_inbounds(builder, data, 0, k))
+            builder.store(steps, cgutils.gep_inbounds(builder, strides, 0, k))
+        code, axes = (ir.IntType(32)(v) for v in (_SUPPORTED.index(x if number else x.dtype), 0 if number else x.ndim))
+        first = [cgutils.gep_inbounds(builder, pointers, 0, 0) for pointers in (data, strides)]
+        family, mode, alpha = values[:3]
+        _emit(builder, "elufast_strided", ir.VoidType(), [family, mode, code, alpha, axes, shape, *first])
+        return builder.load(slot) if number else context.get_dummy_value()
 
-    return types.none(types.int32, types.int32, grad, x, out, types.float64), generate
-
-
-@register_jitable(forceinline=True)
-def _one_by_scalar(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
-    for index in np.ndindex(x.shape):
-        out[index] = _scalar(family, mode, grad[index], x[index], alpha)
-
-
-@register_jitable(forceinline=True)
-def _run_aligned(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
-    """Numba takes every array for aligned, whatever its flags; C must not."""
-    if (_address(grad) | _address(x) | _address(out)) % x.itemsize:
-        _one_by_scalar(family, mode, grad, x, out, alpha)
-    else:
-        _run(family, mode, grad, x, out, alpha)
+    return (x if number else types.none)(types.int32, types.int32, types.float64, x, grad, bias, out), generate
 
 
 def _overload(function: Callable[..., Any], template: Callable[..., Any]) -> None:
@@ -97,30 +97,19 @@ def _overload(function: Callable[..., Any], template: Callable[..., Any]) -> Non
     overload(function, jit_options={"forceinline": True}, target="cpu")(template)
 
 
-def _fill(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
-    raise NotImplementedError("compiled only")
-
-
-def _fill_compiled(family: Any, mode: Any, grad: Any, x: Any, out: Any, alpha: Any) -> Callable[..., None]:
-    arrays = (grad, x, out)
-    if x.layout in "CF" and all(array.layout == x.layout for array in arrays):
-        return lambda family, mode, grad, x, out, alpha: _run_aligned(family, mode, grad, x, out, alpha)
-    return lambda family, mode, grad, x, out, alpha: _one_by_scalar(family, mode, grad, x, out, alpha)
-
-
-_overload(_fill, _fill_compiled)
-
-
 @register_jitable(forceinline=True)
-def _mode(family: int, alpha: float, backward: bool, from_output: bool) -> int:
+def _mode(family: int, alpha: float, backward: bool, from_output: bool, bias: Any) -> int:
     """The elu_mode_t, once alpha is known to fit."""
-    if not np.isfinite(alpha):
+    mode = (_FROM_OUTPUT if from_output else _BACKWARD) if backward else _FORWARD
+    if not _takes(0, _FORWARD, alpha):
         raise ValueError("elufast: alpha must be finite; pass a finite number")
-    if family == _CELU and alpha == 0:
+    if not _takes(family, _FORWARD, alpha):
         raise ValueError("elufast: alpha must not be 0; CELU divides x by alpha")
-    if from_output and alpha <= 0:
+    if not _takes(family, mode, alpha):
         raise ValueError("elufast: from_output=True needs alpha > 0; pass the input instead of the output")
-    return (_FROM_OUTPUT if from_output else _BACKWARD) if backward else _FORWARD
+    if mode == _FROM_OUTPUT and bias is not None:
+        raise ValueError("elufast: from_output=True takes no bias: the output has it already; leave it out")
+    return mode
 
 
 @intrinsic
@@ -145,21 +134,31 @@ def _ends(array: Any) -> tuple[int, int]:
 @register_jitable(forceinline=True)
 def _clash(a: Any, out: Any) -> bool:
     """Whether a and out may share memory and are not the same elements."""
+    if a is None:
+        return False
     first, behind = _ends(a)
     out_first, out_behind = _ends(out)
     same = _address(a) == _address(out) and a.strides == out.strides
     return not same and first < out_behind and out_first < behind
 
 
-@register_jitable
-def _fill_from_copies(family: int, mode: int, grad: Any, x: Any, out: Any, alpha: float) -> None:
-    _fill(family, mode, grad.copy(), x.copy(), out, alpha)
-
-
 @register_jitable(forceinline=True)
 def _check_shapes(x: Any, other: Any) -> None:
-    if x.shape != other.shape:
+    if other is not None and x.shape != other.shape:
         raise ValueError("elufast: the arrays differ in shape; nothing is broadcast: pass np.broadcast_to(...)")
+
+
+def _broadcast(bias: Any, x: Any) -> Any:
+    raise NotImplementedError("compiled only")
+
+
+def _broadcast_compiled(bias: Any, x: Any) -> Callable[[Any, Any], Any]:
+    if isinstance(bias, types.Array):
+        return lambda bias, x: np.broadcast_to(bias, x.shape)
+    return lambda bias, x: None
+
+
+_overload(_broadcast, _broadcast_compiled)
 
 
 def _given(value: Any) -> bool:
@@ -181,22 +180,26 @@ def _operand(name: str, argument: str, value: Any) -> Any:
     raise TypingError(f"{name}: {argument} has type {value}, not float32, float64 or an array of these; {hint}")
 
 
-def _same(name: str, a: str, x: Any, b: str, y: Any) -> None:
-    """Refuse two operands unless they have one dtype and number of dimensions."""
-    if isinstance(x, types.Array) != isinstance(y, types.Array) or getattr(x, "ndim", 0) != getattr(y, "ndim", 0):
-        raise TypingError(f"{name}: {a} is {x} and {b} is {y}; they must have one shape: nothing is broadcast")
+def _same(name: str, a: str, x: Any, b: str, y: Any, fewer: bool = False) -> None:
+    """Refuse two operands unless they have one dtype and number of dimensions, of which y may have fewer."""
+    x_axes, y_axes = (v.ndim if isinstance(v, types.Array) else -1 for v in (x, y))
+    if x_axes != y_axes and not (fewer and 0 <= y_axes < x_axes):
+        rule = "broadcasts to the shape of x alone" if fewer else "must have one shape: nothing is broadcast"
+        raise TypingError(f"{name}: {a} is {x} and {b} is {y}; {b if fewer else 'they'} {rule}")
     if getattr(x, "dtype", x) != getattr(y, "dtype", y):
         raise TypingError(f"{name}: {a} is {x} and {b} is {y}; they must have one dtype: nothing is cast")
 
 
 def _compiled(
-    family: int, suffix: str, grad: Any, x: Any, alpha: Any, out: Any, num_threads: Any
-) -> Callable[[Any, Any, float, bool, Any], Any]:
-    """What computes arguments of these types: a function of (grad, x, alpha, from_output, out)."""
+    family: int, suffix: str, grad: Any, x: Any, alpha: Any, bias: Any, out: Any, num_threads: Any
+) -> Callable[[Any, Any, float, bool, Any, Any], Any]:
+    """What computes arguments of these types: a function of (grad, x, alpha, from_output, bias, out)."""
     name, backward = _FAMILIES[family] + suffix, suffix == "_backward"
     x = _operand(name, "x", x)
     if backward:
         _same(name, "grad", _operand(name, "grad", grad), "x", x)
+    if _given(bias):
+        _same(name, "x", x, "bias", _operand(name, "bias", bias), fewer=True)
     if not isinstance(types.unliteral(alpha), int | float | types.Omitted | types.Float | types.Integer):
         raise TypingError(f"{name}: alpha has type {alpha}, not a real number; pass float(alpha)")
     if _given(num_threads):
@@ -212,29 +215,37 @@ def _compiled(
         if not out.mutable:
             raise TypingError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
 
-    def number(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        return _scalar(family, _mode(family, alpha, backward, from_output), grad, x, alpha)
+    def number(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
+        mode = _mode(family, alpha, backward, from_output, bias)
+        if bias is not None:  # fastmath would take x + bias apart
+            return _compute(family, mode, alpha, x, grad, bias, x)
+        return _number(family, mode, x if grad is None else grad, x, alpha)
 
-    def zero_dimensional(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        return _scalar(family, _mode(family, alpha, backward, from_output), grad[()], x[()], alpha)
-
-    def new(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        mode = _mode(family, alpha, backward, from_output)
+    def new(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
+        mode = _mode(family, alpha, backward, from_output, bias)
         _check_shapes(x, grad)
+        added = _broadcast(bias, x)
         result = np.empty_like(x)
-        _fill(family, mode, grad, x, result, alpha)
+        _compute(family, mode, alpha, x, grad, added, result)
         return result
 
-    def existing(grad: Any, x: Any, alpha: float, from_output: bool, out: Any) -> Any:
-        mode = _mode(family, alpha, backward, from_output)
+    def zero_dimensional(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
+        return new_array(grad, x, alpha, from_output, bias, out)[()]
+
+    def existing(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
+        mode = _mode(family, alpha, backward, from_output, bias)
         _check_shapes(x, grad)
         _check_shapes(x, out)
-        if _clash(x, out) or _clash(grad, out):
-            _fill_from_copies(family, mode, grad, x, out, alpha)
+        added = _broadcast(bias, x)
+        if _clash(x, out) or _clash(grad, out) or _clash(added, out):
+            result = np.empty_like(x)
+            _compute(family, mode, alpha, x, grad, added, result)
+            out[...] = result
         else:
-            _fill(family, mode, grad, x, out, alpha)
+            _compute(family, mode, alpha, x, grad, added, out)
         return out
 
+    new_array = register_jitable(forceinline=True)(new)
     if not isinstance(x, types.Array):
         chosen = number
     elif _given(out):
@@ -247,33 +258,43 @@ def _compiled(
 def _register(family: int) -> None:
     """Overloads of the three functions of a family, each with the signature of the Python function."""
 
-    def forward(x: Any, alpha: Any = 1.0, out: Any = None, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "", x, x, alpha, out, num_threads)
-        return lambda x, alpha=1.0, out=None, num_threads=None: compute(x, x, alpha, False, out)
+    def forward(x: Any, alpha: Any = 1.0, bias: Any = None, out: Any = None, num_threads: Any = None) -> Any:
+        compute = _compiled(family, "", None, x, alpha, bias, out, num_threads)
+        return lambda x, alpha=1.0, bias=None, out=None, num_threads=None: compute(None, x, alpha, False, bias, out)
 
-    def in_place(x: Any, alpha: Any = 1.0, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "_", x, x, alpha, x, num_threads)
-        return lambda x, alpha=1.0, num_threads=None: compute(x, x, alpha, False, x)
+    def in_place(x: Any, alpha: Any = 1.0, bias: Any = None, num_threads: Any = None) -> Any:
+        compute = _compiled(family, "_", None, x, alpha, bias, x, num_threads)
+        return lambda x, alpha=1.0, bias=None, num_threads=None: compute(None, x, alpha, False, bias, x)
 
     def backward(
-        grad: Any, x: Any, alpha: Any = 1.0, from_output: Any = False, out: Any = None, num_threads: Any = None
+        grad: Any,
+        x: Any,
+        alpha: Any = 1.0,
+        from_output: Any = False,
+        bias: Any = None,
+        out: Any = None,
+        num_threads: Any = None,
     ) -> Any:
-        compute = _compiled(family, "_backward", grad, x, alpha, out, num_threads)
-        return lambda grad, x, alpha=1.0, from_output=False, out=None, num_threads=None: compute(
-            grad, x, alpha, from_output, out
+        compute = _compiled(family, "_backward", grad, x, alpha, bias, out, num_threads)
+        return lambda grad, x, alpha=1.0, from_output=False, bias=None, out=None, num_threads=None: compute(
+            grad, x, alpha, from_output, bias, out
         )
 
-    def selu(x: Any, out: Any = None, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "", x, x, 1.0, out, num_threads)
-        return lambda x, out=None, num_threads=None: compute(x, x, 1.0, False, out)
+    def selu(x: Any, bias: Any = None, out: Any = None, num_threads: Any = None) -> Any:
+        compute = _compiled(family, "", None, x, 1.0, bias, out, num_threads)
+        return lambda x, bias=None, out=None, num_threads=None: compute(None, x, 1.0, False, bias, out)
 
-    def selu_in_place(x: Any, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "_", x, x, 1.0, x, num_threads)
-        return lambda x, num_threads=None: compute(x, x, 1.0, False, x)
+    def selu_in_place(x: Any, bias: Any = None, num_threads: Any = None) -> Any:
+        compute = _compiled(family, "_", None, x, 1.0, bias, x, num_threads)
+        return lambda x, bias=None, num_threads=None: compute(None, x, 1.0, False, bias, x)
 
-    def selu_backward(grad: Any, x: Any, from_output: Any = False, out: Any = None, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "_backward", grad, x, 1.0, out, num_threads)
-        return lambda grad, x, from_output=False, out=None, num_threads=None: compute(grad, x, 1.0, from_output, out)
+    def selu_backward(
+        grad: Any, x: Any, from_output: Any = False, bias: Any = None, out: Any = None, num_threads: Any = None
+    ) -> Any:
+        compute = _compiled(family, "_backward", grad, x, 1.0, bias, out, num_threads)
+        return lambda grad, x, from_output=False, bias=None, out=None, num_threads=None: compute(
+            grad, x, 1.0, from_output, bias, out
+        )
 
     name = _FAMILIES[family]
     plain = name == "selu"  # without alpha

@@ -21,6 +21,7 @@ Mapped = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 
 
 def right(
+    half: NDArray[np.float16],
     single: NDArray[np.float32],
     double: NDArray[np.float64],
     unknown: NDArray[Any],
@@ -29,10 +30,12 @@ def right(
 ) -> None:
     # Arrays and scalars: the dtype stays.
     assert_type(elufast.elu(single), NDArray[np.float32])
+    assert_type(elufast.elu(half), NDArray[np.float16])
     assert_type(elufast.elu(double, 0.5, num_threads=2), NDArray[np.float64])
+    assert_type(elufast.elu(double, double, bias=double), NDArray[np.float64])
+    assert_type(elufast.selu(half, bias=single), NDArray[np.float16])
     assert_type(elufast.celu(double, np.float32(0.5)), NDArray[np.float64])
     assert_type(elufast.celu(double, 2), NDArray[np.float64])
-    assert_type(elufast.selu(unknown), NDArray[Any])
     assert_type(elufast.selu(1.0), np.float64)
     assert_type(elufast.selu(np.float64(1)), np.float64)
     assert_type(elufast.selu(np.float32(1)), np.float32)
@@ -48,15 +51,16 @@ def right(
     assert_type(elufast.selu_backward([1.0], [-1.0]), NDArray[np.float64])
     assert_type(elufast.elu([single, single]), NDArray[np.float32])
     assert_type(elufast.elu(array.array("d", [1.0])), NDArray[np.float64])
-    assert_type(elufast.elu(Series()), NDArray[Any])
-    assert_type(elufast.elu_backward(Series(), Series()), NDArray[Any])
+    # What another library's array becomes, that library decides.
+    assert_type(elufast.elu(Series()), Any)
+    assert_type(elufast.elu_backward(Series(), Series()), Any)
+    assert_type(elufast.ufuncs.elu, np.ufunc)
 
     # out is what comes back, of its own type.
     assert_type(elufast.elu(single, out=out), NDArray[np.float32])
-    assert_type(elufast.elu(Series(), out=out), NDArray[np.float32])
     assert_type(elufast.celu([1.0, 2.0], out=double), NDArray[np.float64])
     assert_type(elufast.selu_backward(single, single, out=out), NDArray[np.float32])
-    assert_type(elufast.elu(single, out=mapped), Mapped)
+    assert_type(elufast.elu(single, out=mapped), np.ndarray[tuple[int, ...], np.dtype[np.float32]])
     assert_type(elufast.elu_(elufast.elu(single, out=out)), NDArray[np.float32])
     assert_type(elufast.selu_(mapped), Mapped)
 
@@ -74,7 +78,8 @@ def wrong(
     elufast.elu(b"1.0")  # error
     elufast.elu(["1.0"])  # error
     elufast.elu(np.ones(3, np.int64))  # error
-    elufast.elu(np.ones(3, np.float16))  # error
+    elufast.elu(np.ones(3, np.longdouble))  # error
+    elufast.elu(single, bias="1")  # error
     elufast.elu(np.ones(3, np.complex128))  # error
     elufast.elu(np.int64(1))  # error
     elufast.elu(1j)  # error

@@ -1,0 +1,90 @@
+/* Half precision: float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float), to float and back.
+ *
+ * The functions of _elu.h work on floats; a half is one more rounding, to nearest even. A float's own rounding may have
+ * moved it onto or across the middle of two halves: elu_close_* says where that is possible, so that the loops take
+ * ELU_EXACT there, whose floats are rounded to odd. What is then rounded again is rounded as if once (Boldo and
+ * Melquiond 2008, theorem 3). All is branch-free, with comparisons of signed integers, which SSE2 has.
+ */
+#ifndef ELUFAST_HALF_H
+#define ELUFAST_HALF_H
+
+#include "_elu.h"
+
+/* A float's error in ulp is less, forward and backward. */
+enum { ELU_CLOSE = 2 };
+
+static inline float elu_from_bf16(uint16_t h) { return elu_f32((uint32_t)h << 16); }
+
+static inline uint16_t elu_to_bf16(float y) {
+    uint32_t u = elu_u32(y), even = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    return (uint16_t)((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 0x40 : even);
+}
+
+static inline uint32_t elu_close_bf16(float y) {
+    return (int32_t)(((elu_u32(y) + ELU_CLOSE - 0x8000) & 0xffff)) <= 2 * ELU_CLOSE;
+}
+
+/* Times 2^112 the exponent's bias is a float's, of subnormals too. */
+static inline float elu_from_f16(uint16_t h) {
+    int32_t a = h & 0x7fff, sign = (int32_t)(h & 0x8000), u = a << 13;
+    int32_t number = (int32_t)elu_u32(elu_f32((uint32_t)u) * 0x1p112f),
+            other = u | (a > 0x7c00 ? 0x7fc00000 : 0x7f800000);
+    return elu_f32((uint32_t)(a >= 0x7c00 ? other : number) | (uint32_t)sign << 16);
+}
+
+/* In a float + 1/2 the last bit is 2^-24, as of subnormal halves: the hardware rounds. */
+static inline uint16_t elu_to_f16(float y) {
+    uint32_t u = elu_u32(y), sign = u >> 16 & 0x8000;
+    int32_t a = (int32_t)(u & 0x7fffffff);
+    int32_t normal = (a - (112 << 23) + 0xfff + ((a >> 13) & 1)) >> 13;
+    int32_t small = (int32_t)elu_u32(elu_f32((uint32_t)a) + 0.5f) - (int32_t)elu_u32(0.5f);
+    int32_t half = a < 113 << 23 ? small : normal;
+    half = a >= 0x477ff000 ? 0x7c00 : half;
+    half = a > 0x7f800000 ? 0x7e00 | (a >> 13 & 0x3ff) : half;
+    return (uint16_t)(sign | (uint32_t)half);
+}
+
+/* Of subnormal halves |y| 2^24 is compared with the nearest integer. */
+static inline uint32_t elu_close_f16(float y) {
+    float a = fabsf(y), t = a * 0x1p24f, whole = (t + 0x1p23f) - 0x1p23f;
+    int32_t normal = (int32_t)((elu_u32(y) + ELU_CLOSE - 0x1000) & 0x1fff) <= 2 * ELU_CLOSE;
+    int32_t small = fabsf(fabsf(t - whole) - 0.5f) <= t * ((float)ELU_CLOSE * 0x1p-23f);
+    return (uint32_t)(a < 0x1p-14f ? small : normal);
+}
+
+/* The same sooner, and for all subnormal halves but 0: a first look. */
+static inline uint32_t elu_perhaps_close_f16(float y) {
+    uint32_t u = elu_u32(y);
+    int32_t normal = (int32_t)((u + ELU_CLOSE - 0x1000) & 0x1fff) <= 2 * ELU_CLOSE;
+    return (uint32_t)normal | (2 * u - 1 < 2 * 0x38800000u - 1);
+}
+
+/* Whole runs, where the hardware converts float16: F16C is part of the levels v3 and v4. */
+#ifdef __F16C__
+#include <immintrin.h>
+#define ELU_F16C 1
+#else
+#define ELU_F16C 0
+#endif
+
+static inline void elu_load_f16(const uint16_t *x, float *out, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+#if ELU_F16C
+    for (; i < n - 7; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+#endif
+    for (; i < n; i++)
+        out[i] = elu_from_f16(x[i]);
+}
+
+static inline void elu_store_f16(const float *y, uint16_t *out, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+#if ELU_F16C
+    for (; i < n - 7; i += 8)
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(y + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < n; i++)
+        out[i] = elu_to_f16(y[i]);
+}
+
+#endif
