@@ -1,68 +1,169 @@
-"""Times training steps and inference of PyTorch models with PyTorch's activation and with elufast's.
+"""Times PyTorch models with PyTorch's own ELU and with elufast's kernels in its place.
 
-    python tools/torch_step.py [--activation elu] [--threads 2] [--rounds 20] [--inplace] [--compile]
+    python tools/torch_step.py [--only EnCodec] [--threads 2] [--rounds 20] [--dtypes float32,bfloat16] [--compile]
+    python tools/torch_step.py --sizes      the activation alone, by size, with 1 and 2 threads
+    python tools/torch_step.py --fuzz N     N random calls against the plain functions, to the bit
 
-Three copies of a model take turns, round after round, and the best time of each counts: with PyTorch's activation, with
-elufast's, and with none at all. The last tells the activation's share of the step in the other two. A second table has
-the activation alone, by size.
+The two take turns on one model, round after round, and the best time of each counts. Models have random weights and the
+layer sizes that were published.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import elufast.torch
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "selu": nn.SELU, "celu": nn.CELU}
-SIZES = (1, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
-VARIANTS = ("torch", "elufast", "none")
+SIZES = (1, 10, 100, 1_000, 10_000, 30_000, 40_000, 70_000, 100_000, 300_000, 1_000_000, 10_000_000)
 
 
-def mlp(activation: Callable[[], nn.Module]) -> nn.Module:
-    """Four hidden layers, 512 wide."""
+# ------------------------------------------------------------------------------------------------ models
+
+
+class CausalConv(nn.Module):
+    """As in SEANet: padded by reflection on the left, weights normed."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.pad = kernel - stride
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(n_in, n_out, kernel, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (self.pad, 0), mode="reflect"))
+
+
+class CausalUpsampling(nn.Module):
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.utils.parametrizations.weight_norm(nn.ConvTranspose1d(n_in, n_out, 2 * stride, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)[..., : -self.stride]
+
+
+class Residual(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.ELU(), CausalConv(n, n // 2, 3), nn.ELU(), CausalConv(n // 2, n, 1))
+        self.shortcut = CausalConv(n, n, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.block(x)
+
+
+class Lstm(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(n, n, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(2, 0, 1)
+        return (self.lstm(x)[0] + x).permute(1, 2, 0)
+
+
+def seanet_encoder() -> nn.Module:
+    """Of EnCodec at 24 kHz (Defossez et al. 2022): 32 filters, strides 2, 4, 5, 8, 128 channels out."""
+    n, layers = 32, [CausalConv(1, 32, 7)]
+    for stride in (2, 4, 5, 8):
+        layers += [Residual(n), nn.ELU(), CausalConv(n, 2 * n, 2 * stride, stride)]
+        n *= 2
+    return nn.Sequential(*layers, Lstm(n), nn.ELU(), CausalConv(n, 128, 7))
+
+
+def seanet_decoder() -> nn.Module:
+    n, layers = 512, [CausalConv(128, 512, 7), Lstm(512)]
+    for stride in (8, 5, 4, 2):
+        layers += [nn.ELU(), CausalUpsampling(n, n // 2, stride), Residual(n // 2)]
+        n //= 2
+    return nn.Sequential(*layers, nn.ELU(), CausalConv(n, 1, 7))
+
+
+def dense(*sizes: int, activation: Callable[[], nn.Module] = nn.ELU) -> nn.Module:
     layers: list[nn.Module] = []
-    for _ in range(4):
-        layers += [nn.Linear(512, 512), activation()]
-    return nn.Sequential(*layers, nn.Linear(512, 10))
+    for n_in, n_out in pairwise(sizes[:-1]):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
 
-def cnn(activation: Callable[[], nn.Module]) -> nn.Module:
-    """Three convolutions over images of 32 x 32 pixels."""
+def eegnet() -> nn.Module:
+    """EEGNet-8,2 (Lawhern et al. 2018): 64 channels, 128 samples, 4 classes."""
     return nn.Sequential(
-        *(nn.Conv2d(3, 32, 3, padding=1), activation()),
-        *(nn.Conv2d(32, 64, 3, stride=2, padding=1), activation()),
-        *(nn.Conv2d(64, 64, 3, stride=2, padding=1), activation()),
-        *(nn.Flatten(), nn.Linear(64 * 8 * 8, 10)),
+        *(nn.Conv2d(1, 8, (1, 64), padding="same", bias=False), nn.BatchNorm2d(8)),
+        *(nn.Conv2d(8, 16, (64, 1), groups=8, bias=False), nn.BatchNorm2d(16), nn.ELU()),
+        *(nn.AvgPool2d((1, 4)), nn.Dropout(0.25), nn.Conv2d(16, 16, (1, 16), padding="same", groups=16, bias=False)),
+        *(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ELU(), nn.AvgPool2d((1, 8))),
+        *(nn.Dropout(0.25), nn.Flatten(), nn.Linear(64, 4)),
     )
 
 
-MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], tuple[int, ...]]] = {
-    "MLP": (mlp, (512,), (1, 64, 4096)),
-    "CNN": (cnn, (3, 32, 32), (1, 64, 256)),
+class GraphAttention(nn.Module):
+    """Two layers of Velickovic et al. 2018 on a graph as large as Cora: 2708 nodes, 8 heads of 8, 7 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edges = torch.randint(2708, (2, 10_556), generator=torch.Generator().manual_seed(0))
+        self.weights = nn.ModuleList([nn.Linear(1433, 64, bias=False), nn.Linear(64, 7, bias=False)])
+        self.attention = nn.ParameterList([torch.randn(2, 8, 8) / 8, torch.randn(2, 1, 7) / 8])
+
+    def forward(self, x: Tensor) -> Tensor:
+        source, target = self.edges
+        for weight, (left, right) in zip(self.weights, self.attention, strict=True):
+            h = weight(x).unflatten(1, left.shape)
+            e = F.leaky_relu((h * left).sum(2)[source] + (h * right).sum(2)[target], 0.2).exp()
+            total = torch.zeros(h.shape[:2], dtype=h.dtype).index_add(0, target, e)
+            mixed = torch.zeros_like(h).index_add(0, target, h[source] * e.unsqueeze(2))
+            x = F.elu((mixed / (total.unsqueeze(2) + 1e-9)).flatten(1))
+        return x
+
+
+def cnn() -> nn.Module:
+    """Three convolutions over images of 32 x 32 pixels."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, padding=1), nn.ELU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ELU()),
+        *(nn.Conv2d(64, 64, 3, stride=2, padding=1), nn.ELU(), nn.Flatten(), nn.Linear(64 * 8 * 8, 10)),
+    )
+
+
+# Each with the shapes of its inputs, a batch first.
+MODELS: dict[str, tuple[Callable[[], nn.Module], list[tuple[int, ...]]]] = {
+    "EnCodec encoder, 1 s": (seanet_encoder, [(1, 1, 24_000)]),
+    "EnCodec decoder, 1 s": (seanet_decoder, [(1, 128, 75)]),
+    "policy (rsl_rl)": (lambda: dense(48, 512, 256, 128, 12), [(b, 48) for b in (1, 16, 256, 4096)]),
+    "EEGNet-8,2": (eegnet, [(b, 1, 64, 128) for b in (1, 64)]),
+    "ANI-2x, hydrogen": (
+        lambda: dense(1008, 256, 192, 160, 1, activation=lambda: nn.CELU(0.1)),
+        [(b, 1008) for b in (10, 1000)],
+    ),
+    "graph attention": (GraphAttention, [(2708, 1433)]),
+    "MLP": (lambda: dense(*[512] * 5, 10), [(b, 512) for b in (1, 64, 4096)]),
+    "CNN": (cnn, [(b, 3, 32, 32) for b in (1, 64, 256)]),
 }
 
 
-def training_step(model: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], Any]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+def training_step(model: nn.Module, x: Tensor) -> Callable[[], Any]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    model.train()
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(x), labels).backward()
+        model(x).square().mean().backward()
         optimizer.step()
 
     return step
 
 
-def inference(model: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], Any]:
+def inference(model: nn.Module, x: Tensor) -> Callable[[], Any]:
     model.eval()
 
     def infer() -> Tensor:
@@ -72,76 +173,167 @@ def inference(model: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], Any]:
     return infer
 
 
-def best_times(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
-    """Seconds a call, the best of each, taken in turns."""
-    numbers = []
-    for call in calls:
-        call()
-        start = time.perf_counter()
-        call()
-        numbers.append(max(1, int(2e-3 / (time.perf_counter() - start))))
-    best = [math.inf] * len(calls)
-    for _ in range(rounds):
-        for k, (call, number) in enumerate(zip(calls, numbers, strict=True)):
-            start = time.perf_counter()
+# ------------------------------------------------------------------------------------------------ timing
+
+
+def best_times(call: Callable[[], Any], options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds a call with PyTorch's kernels and with elufast's, the best of each, in turns."""
+    clock = time.process_time if options.cpu else time.perf_counter
+    best = [math.inf, math.inf]
+    call()
+    start = time.perf_counter()
+    call()
+    number = max(1, int(5e-3 / (time.perf_counter() - start)))
+    for _ in range(options.rounds):
+        for k, switch in enumerate((elufast.torch.uninstall, elufast.torch.install)):
+            switch()
+            call()
+            start = clock()
             for _ in range(number):
                 call()
-            best[k] = min(best[k], (time.perf_counter() - start) / number)
-    return best
+            best[k] = min(best[k], (clock() - start) / number)
+    elufast.torch.uninstall()
+    return best[0], best[1]
 
 
 def steps(options: argparse.Namespace) -> None:
-    kind = ACTIVATIONS[options.activation]
-    print(f"{'':28}{'ms a step':^32}{'torch/':>9}{'share of the step':>20}")
-    print(f"{'model':6}{'batch':>6}  {'':14}" + "".join(f"{v:>10}" for v in VARIANTS), end="")
-    print(f"{'elufast':>11}{'torch':>10}{'elufast':>10}")
-    for name, (build, shape, batches) in MODELS.items():
-        torch.manual_seed(0)
-        model = build(lambda: kind(inplace=options.inplace))
-        ours, bare = copy.deepcopy(model), build(nn.Identity)
-        bare.load_state_dict(model.state_dict())
-        elufast.torch.replace_activations(ours)
-        models = [torch.compile(m) if options.compile else m for m in (model, ours, bare)]
-        for batch in batches:
-            x, labels = torch.randn(batch, *shape), torch.randint(10, (batch,))
-            for what, make in (("training", training_step), ("inference", inference)):
-                t, e, n = best_times([make(m, x, labels) for m in models], options.rounds)
-                line = f"{name:6}{batch:>6}  {what:14}" + "".join(f"{1e3 * s:10.3f}" for s in (t, e, n))
-                print(f"{line}{t / e:>11.2f}{1 - n / t:>10.0%}{1 - n / e:>10.0%}", flush=True)
+    torch.set_num_threads(options.threads)
+    print(f"{'ms a step':26}{'batch':>6}  {'':22}{'PyTorch':>10}{'elufast':>10}{'ratio':>8}", end="")
+    print(f"{'compiled':>10}" if options.compile else "")
+    for name, (build, shapes) in MODELS.items():
+        if not name.startswith(options.only):
+            continue
+        for dtype in options.dtypes.split(","):
+            torch.manual_seed(0)
+            model = build().to(getattr(torch, dtype))
+            for shape in shapes:
+                x = torch.randn(shape, dtype=getattr(torch, dtype))
+                for what, make in (("inference", inference), ("training", training_step)):
+                    t, e = best_times(make(model, x), options)
+                    line = f"{name:26}{shape[0]:>6}  {dtype:11}{what:11}{1e3 * t:10.3f}{1e3 * e:10.3f}{t / e:8.2f}"
+                    if options.compile:
+                        compiled = min(best_times(make(torch.compile(model), x), options))
+                        line += f"{1e3 * compiled:10.3f}"
+                    print(line, flush=True)
 
 
-def alone(options: argparse.Namespace) -> None:
-    modules = [ACTIVATIONS[options.activation](), getattr(elufast.torch, options.activation.upper())()]
-    print(f"\n{'activation alone, us':28}{'torch':>10}{'elufast':>10}{'torch/elufast':>16}")
-    for size in SIZES:
-        x, leaf, grad = torch.randn(size), torch.randn(size, requires_grad=True), torch.ones(size)
+def sizes(options: argparse.Namespace) -> None:
+    print(f"{'us a call':11}{'threads':>8}{'elements':>10}{'forward':>13}{'':>17}{'and backward':>18}")
+    for dtype in options.dtypes.split(","):
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for size in SIZES:
+                x = torch.randn(size, dtype=getattr(torch, dtype))
+                leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
+                calls: list[Callable[[], Any]] = [
+                    lambda x=x: F.elu(x),
+                    lambda leaf=leaf, grad=grad: torch.autograd.grad(F.elu(leaf), leaf, grad),
+                ]
+                line = f"{dtype:11}{threads:8}{size:10}"
+                for call in calls:
+                    t, e = best_times(call, options)
+                    line += f"{1e6 * t:12.2f}{1e6 * e:10.2f}{t / e:8.2f}"
+                print(line, flush=True)
 
-        def forward(module: nn.Module, x: Tensor = x) -> Callable[[], Any]:
-            return lambda: module(x)
 
-        def both(module: nn.Module, leaf: Tensor = leaf, grad: Tensor = grad) -> Callable[[], Any]:
-            return lambda: torch.autograd.grad(module(leaf), leaf, grad)
+# ------------------------------------------------------------------------------------------------ fuzz
 
-        for what, make in (("forward", forward), ("and backward", both)):
-            t, e = best_times([make(m) for m in modules], options.rounds)
-            print(f"{what:14}{size:>12}  {1e6 * t:10.1f}{1e6 * e:10.1f}{t / e:>16.2f}", flush=True)
+
+def layouts(rng: np.random.Generator, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Tensors of one random shape in random layouts."""
+    shape = [int(n) for n in rng.integers(0 if rng.random() < 0.05 else 1, 8, rng.integers(0, 5))]
+    if rng.random() < 0.002:
+        shape = [int(rng.integers(1, 200_000))]
+    while True:
+        steps = rng.integers(1, 4, len(shape))
+        order = rng.permutation(len(shape)).tolist()
+        whole = [shape[k] * int(steps[k]) for k in order]
+        # every magnitude: random bits, and numbers near 0
+        count, offset = math.prod(whole), int(rng.integers(0, 3))
+        values = rng.standard_normal(count + offset) * 10.0 ** rng.integers(-3, 3)
+        x = torch.from_numpy(values).to(dtype)
+        if count and rng.random() < 0.3:
+            size = x.element_size()
+            x = torch.from_numpy(rng.integers(0, 256, (count + offset) * size, np.uint8)).view(dtype)
+        x = x[offset:].reshape(whole).permute([order.index(k) for k in range(len(shape))])
+        x = x[tuple(slice(None, None, int(step)) for step in steps)]
+        for k in range(len(shape)):
+            if shape[k] > 1 and rng.random() < 0.05:
+                x = x.narrow(k, 0, 1).expand_as(x)
+        yield x
+
+
+def array(x: Tensor) -> Any:
+    x = x.detach().contiguous()
+    if x.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return x.numpy()
+
+
+def bits(a: Any) -> bytes:
+    """All NaN are one."""
+    a = np.ascontiguousarray(a)
+    return np.where(a != a, a.dtype.type(np.nan), a).tobytes()
+
+
+def fuzz(options: argparse.Namespace) -> None:
+    rng = np.random.default_rng(options.seed)
+    elufast.torch.install(True)
+    functions: list[tuple[str, Callable[..., Tensor], tuple[float, ...]]] = [("selu", F.selu, ())]
+    for alpha in (1.0, 0.3, 2.5, -1.5):
+        functions += [("elu", F.elu, (alpha,)), ("celu", F.celu, (alpha,))]
+    start, tensors = time.perf_counter(), 0
+    for case in range(options.fuzz):
+        torch.set_num_threads(int(rng.integers(1, 4)))
+        name, function, alpha = functions[rng.integers(len(functions))]
+        dtype = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[rng.integers(4)]
+        made = layouts(rng, dtype)
+        x, grad, out = next(made), next(made), next(made).clone(memory_format=torch.preserve_format)
+        forward, backward = getattr(elufast, name), getattr(elufast, f"{name}_backward")
+        y = forward(array(x), *alpha)
+        leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        inplace = leaf.detach().clone(memory_format=torch.preserve_format)
+        function(inplace, *alpha, inplace=True)
+        checks = [
+            (function(x, *alpha), y),
+            (inplace, y),
+            (torch.autograd.grad(function(leaf, *alpha), leaf, grad)[0], backward(array(grad), array(x), *alpha)),
+        ]
+        if name == "elu":
+            checks.append((torch.ops.aten.elu.out(x, *alpha, out=out), y))
+        if not alpha or alpha[0] > 0:
+            (got,) = torch.autograd.grad(function(leaf * 1, *alpha, inplace=True), leaf, grad)
+            checks.append((got, backward(array(grad), y, *alpha, from_output=True)))
+        tensors += len(checks)
+        for k, (got, expected) in enumerate(checks):
+            if bits(array(got)) != bits(expected):
+                raise SystemExit(
+                    f"seed {options.seed}, case {case}, check {k}: {name}{alpha} {dtype} {x.shape} {x.stride()}"
+                )
+        if case % 100_000 == 99_999:
+            print(f"{case + 1} cases, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{options.fuzz} cases, {tensors} tensors, all equal to the bit")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--activation", choices=ACTIVATIONS, default="elu")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch, and at most so many of elufast")
+    parser.add_argument("--only", default="", help="models whose names begin so")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch, for the models")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--inplace", action="store_true")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the three models")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too, which elufast does not touch")
+    parser.add_argument("--cpu", action="store_true", help="CPU time, with --threads 1 where the machine is busy")
+    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--fuzz", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    info = elufast.runtime_info()
-    print(
-        f"PyTorch {torch.__version__}, elufast level {info['level']}, {options.threads} threads, {options.activation}"
-    )
-    steps(options)
-    alone(options)
+    if options.fuzz:
+        return fuzz(options)
+    elufast.torch.install(True)
+    print(f"PyTorch {torch.__version__}, elufast level {elufast.runtime_info()['level']}")
+    (sizes if options.sizes else steps)(options)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """
-A PyTorch network with elufast's activations
-============================================
+A PyTorch network on elufast
+============================
 
 A network of eight layers learns scikit-learn's handwritten digits, once with ELU and once with SELU. Each is trained
-with PyTorch's activations and, from the same weights, with elufast's, which `elufast.torch.replace_activations` puts in
-their place. The learning curves lie on each other: only roundings differ.
+with PyTorch's own kernels and, from the same weights, under `elufast.torch.installed`, which computes the same modules
+by elufast. The learning curves lie on each other: only roundings differ.
 
 Needed: PyTorch, scikit-learn and Matplotlib.
 """
 
 import copy
 import time
+from contextlib import nullcontext
 
 import matplotlib.pyplot as plt
 import torch
@@ -70,17 +71,17 @@ def train(model, epochs=10, batch=128):
 histories = {}
 for activation in (nn.ELU, nn.SELU):
     model = network(activation)
-    swapped = copy.deepcopy(model)
-    count = elufast.torch.replace_activations(swapped)
-    print(f"{activation.__name__}: {count} activations replaced")
-    for name, trained in (("PyTorch", model), ("elufast", swapped)):
-        start = time.perf_counter()
-        losses = histories[f"{activation.__name__}, {name}"] = train(trained)
-        seconds = time.perf_counter() - start
-        with torch.inference_mode():
-            accuracy = (trained(test_x).argmax(1) == test_y).float().mean()
+    for name in ("PyTorch", "elufast"):
+        trained = copy.deepcopy(model)
+        with elufast.torch.installed() if name == "elufast" else nullcontext():
+            start = time.perf_counter()
+            losses = histories[f"{activation.__name__}, {name}"] = train(trained)
+            seconds = time.perf_counter() - start
+            with torch.inference_mode():
+                accuracy = (trained(test_x).argmax(1) == test_y).float().mean()
         last = sum(losses[-12:]) / 12
-        print(f"  {name}: loss {losses[0]:.6f}, in the last epoch {last:.4f}; {accuracy:.1%} right; {seconds:.1f} s")
+        print(f"{activation.__name__}, {name}: loss {losses[0]:.6f}, in the last epoch {last:.4f};", end=" ")
+        print(f"{accuracy:.1%} right; {seconds:.1f} s")
 
 # %%
 # The losses
@@ -99,12 +100,14 @@ axes[0].set_ylabel("cross-entropy")
 plt.show()
 
 # %%
-# A saved model stays interchangeable
-# -----------------------------------
+# The model knows nothing of it
+# -----------------------------
 #
-# The activations have no state: what one model saved the other loads.
+# It holds PyTorch's modules and operators, so it can be saved, exported and loaded as ever.
 
-model.load_state_dict(swapped.state_dict())
+print(trained[1])
 with torch.inference_mode():
-    difference = (model(test_x) - swapped(test_x)).abs().max()
+    here = trained(test_x)
+    with elufast.torch.installed():
+        difference = (trained(test_x) - here).abs().max()
 print(f"largest difference of the outputs, same weights: {difference:.1e}")
