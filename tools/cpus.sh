@@ -26,6 +26,7 @@ expect() { # expect WANTED COMMAND...
     shift
     got=$("$@" 2>&1) || status=$?
     got=$(tail -n 1 <<<"$got")
+    ((status != 3)) || { echo "$what: $got"; exit 2; } # the emulator is not installed
     [[ $got == *"$wanted"* ]] || { echo "$what: wanted $wanted, got $got (status $status) from: ${*:0:3}"; exit 1; }
 }
 v3_bits() { # what this machine prints, to compare with
