@@ -98,11 +98,12 @@ cdef inline void plan(Plan* p, Family family, Mode mode, double alpha, int code)
 cdef inline bint at_once(const Plan* p, ndarray x, ndarray grad, ndarray out) noexcept:
     """Whether it was done: few elements, all plain and C-contiguous."""
     cdef ptrdiff_t n = elements(out)
+    cdef const char* second = cnp.PyArray_BYTES(grad) if p.op >= ELU_BACKWARD else NULL
     cdef uint64_t mode
     if n > KEEP_GIL or p.code >= F16:
         return False
     mode = elu_enter()
-    p.kernel(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(grad), cnp.PyArray_BYTES(out), n, &p.s, NULL)
+    p.kernel(cnp.PyArray_BYTES(x), second, cnp.PyArray_BYTES(out), n, &p.s, NULL)
     elu_leave(mode)
     return True
 

@@ -259,45 +259,68 @@ cdef const char* loaded(
 
 
 cdef void settle(
-    const Plan* p, const char* x, const char* grad, char* numbers, char* to, ptrdiff_t n
+    const Plan* p, const char* x, const char* second, char* numbers, char* to, ptrdiff_t n
 ) noexcept nogil:
     """Compute again what may have been rounded to the wrong half, a few elements at a time."""
     cdef ptrdiff_t few
     while n > 0:
         few = min(n, <ptrdiff_t> FEW)
-        if loops.store[p.code - F16](numbers, to, few, p.sums, True, NULL):
-            p.exact(x, grad, numbers, few, &p.s, NULL)
-            loops.store[p.code - F16](numbers, to, few, p.sums, True, NULL)
-        x, grad, numbers, to, n = x + 4 * few, grad + 4 * few, numbers + 4 * few, to + 2 * few, n - few
+        if loops.store[p.code - F16](numbers, to, few, p.sums, True, True, NULL):
+            p.exact(x, second, numbers, few, &p.s, NULL)
+            loops.store[p.code - F16](numbers, to, few, p.sums, True, True, NULL)
+        x, numbers, to, n = x + 4 * few, numbers + 4 * few, to + 2 * few, n - few
+        if second != NULL:
+            second += 4 * few
 
 
-cdef inline void block(
+cdef void block(
     const Job* job, const char* x, const char* grad, const char* bias, char* out, const ptrdiff_t* strides, ptrdiff_t n,
-    Buffers* buffers, bint direct, bint stream,
+    Buffers* buffers, bint stream,
 ) noexcept nogil:
-    """Load, kernel, store: n elements, which the buffers hold. direct: the inputs are as the kernel takes them."""
+    """Load, kernel, store: n elements, which the buffers hold."""
     cdef const Plan* p = job.plan
     cdef ptrdiff_t size = itemsize(p.code)
     cdef bint there = job.plain[OUT] and strides[OUT] == size and not stream
     cdef char* numbers = &buffers.numbers[OUT][0]
     cdef char* to = out if there else &buffers.halves[OUT][0] if p.code >= F16 else numbers
-    if not direct:
-        x = loaded(job, X, x, strides[X], n, buffers)
+    cdef const char* second = NULL
+    x = loaded(job, X, x, strides[X], n, buffers)
+    if job.biased:
+        second = loaded(job, BIAS, bias, strides[BIAS], n, buffers)
+    if job.backward:
         if job.biased:
-            bias = loaded(job, BIAS, bias, strides[BIAS], n, buffers)
-            loops.add[p.code == F64](x, bias, &buffers.numbers[X][0], n)
+            loops.add[p.code == F64](x, second, &buffers.numbers[X][0], n)
             x = &buffers.numbers[X][0]
-        grad = loaded(job, GRAD, grad, strides[GRAD], n, buffers) if job.backward else x
+        second = loaded(job, GRAD, grad, strides[GRAD], n, buffers)
     if p.code < F16:
-        p.kernel(x, grad, to, n, &p.s, NULL)
+        p.kernel(x, second, to, n, &p.s, NULL)
     else:
-        p.kernel(x, grad, numbers, n, &p.s, NULL)
-        if loops.store[p.code - F16](numbers, to, n, p.sums, False, NULL) and p.exact != NULL:
-            settle(p, x, grad, numbers, to, n)
+        p.kernel(x, second, numbers, n, &p.s, NULL)
+        # What is not to be settled, and sums, may be the middle of two halves.
+        if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or job.biased, False, NULL) and (
+            p.exact != NULL
+        ):
+            settle(p, x, second, numbers, to, n)
     if stream:
         elu_stream(out, to, n * size)
     elif not there:
         elu_scatter(out, strides[OUT], to, n, 0, 1, size, job.swapped[OUT])
+
+
+cdef inline bint straight(const Job* job, int k, const ptrdiff_t* strides) noexcept nogil:
+    """Whether a kernel takes the operand from where it is."""
+    return job.plain[k] and strides[k] == itemsize(job.plan.code)
+
+
+cdef inline ptrdiff_t piece(const char* out, ptrdiff_t n, ptrdiff_t most, int shift, bint* stream) noexcept nogil:
+    """How many of n elements are next. Only whole cache lines stream; stream: in, the job's; out, the piece's."""
+    cdef ptrdiff_t size = min(n, most), before = <size_t> out & 63
+    if stream[0]:
+        size &= -(64 >> shift)
+        if before or size == 0:
+            stream[0] = False
+            return min(n, (64 - before) >> shift)
+    return size
 
 
 cdef void span(
@@ -313,33 +336,48 @@ cdef void span(
     cdef char* out = data[OUT]
     cdef const Plan* p = job.plan
     cdef int shift = 3 if p.code == F64 else 2 if p.code == F32 else 1  # as a division takes as long as a short kernel
-    cdef ptrdiff_t size = itemsize(p.code), most = room(p.code), piece
-    cdef bint direct = (
-        p.code < F16 and not job.biased and job.plain[X] and strides[X] == size
-        and (not job.backward or job.plain[GRAD] and strides[GRAD] == size)
-    )
+    cdef ptrdiff_t most = room(p.code), bytes, size
     cdef bint stream = job.stream
+    cdef const char* second = bias if job.biased else grad if job.backward else NULL
+    cdef char* buffer = &buffers.numbers[OUT][0]
     if stream or x_ahead or grad_ahead:
         most = min(most, (STREAMED if stream and not job.backward else SHORT) >> shift)
-    elif direct and job.plain[OUT] and strides[OUT] == size:
-        p.kernel(x, grad, out, n, &p.s, NULL)
+    if (
+        p.code < F16 and straight(job, X, strides) and straight(job, OUT, strides)
+        and (straight(job, GRAD, strides) and not job.biased if job.backward
+             else not job.biased or straight(job, BIAS, strides))
+    ):
+        if not (stream or x_ahead or grad_ahead):
+            p.kernel(x, second, out, n, &p.s, NULL)
+            return
+        while n > 0:
+            stream = job.stream
+            size = piece(out, n, most, shift, &stream)
+            bytes = size << shift
+            if x_ahead:
+                elu_prefetch(x + x_ahead, bytes)
+            if grad_ahead:
+                elu_prefetch(second + grad_ahead, bytes)
+            p.kernel(x, second, buffer if stream else out, size, &p.s, NULL)
+            if stream:
+                elu_stream(out, buffer, bytes)
+            x, out, n = x + bytes, out + bytes, n - size
+            if second != NULL:
+                second += bytes
         return
     while n > 0:
-        piece, stream = min(n, most), job.stream
-        if stream:  # whole cache lines; what is before and after them in the ordinary way
-            piece &= -(64 >> shift)
-            if <size_t> out & 63 or piece == 0:
-                piece, stream = min(n, <ptrdiff_t> (64 - (<size_t> out & 63)) >> shift), False
+        stream = job.stream
+        size = piece(out, n, most, shift, &stream)
         if x_ahead:
-            elu_prefetch(x + x_ahead, piece << shift)
+            elu_prefetch(x + x_ahead, size << shift)
         if grad_ahead:
-            elu_prefetch(grad + grad_ahead, piece << shift)
-        block(job, x, grad, bias, out, strides, piece, buffers, direct, stream)
-        x += piece * strides[X]
-        grad += piece * strides[GRAD]
-        bias += piece * strides[BIAS]
-        out += piece * strides[OUT]
-        n -= piece
+            elu_prefetch(grad + grad_ahead, size << shift)
+        block(job, x, grad, bias, out, strides, size, buffers, stream)
+        x += size * strides[X]
+        grad += size * strides[GRAD]
+        bias += size * strides[BIAS]
+        out += size * strides[OUT]
+        n -= size
 
 
 cdef inline void advance(char** data, const ptrdiff_t* strides, ptrdiff_t n) noexcept nogil:
@@ -354,18 +392,28 @@ cdef struct Batch:  # short runs, gathered until they fill a block
     ptrdiff_t strides[OPERANDS]
     char* to[PARTS]
     ptrdiff_t shape[PARTS][2]
-    ptrdiff_t filled
+    const char* bias  # of the rows that its buffer holds
+    ptrdiff_t filled, rows
     int parts
 
 
-cdef void begin(Batch* batch, const Job* job, Buffers* buffers) noexcept nogil:
+cdef inline char* buffer_of(const Job* job, int k, Buffers* buffers) noexcept nogil:
+    return &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
+
+
+cdef void begin(Batch* batch, const Job* job) noexcept nogil:
     cdef int k
     batch.job = job[0]
-    batch.filled = batch.parts = 0
+    batch.filled = batch.parts = batch.rows = 0
     for k in range(OPERANDS):
         batch.job.plain[k] = True
-        batch.data[k] = &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
         batch.strides[k] = itemsize(job.code[k])
+
+
+cdef inline bint adjacent(const Walk* w, int k, ptrdiff_t n) noexcept nogil:
+    """Whether runs of n elements follow each other without a gap, as a kernel takes them."""
+    cdef ptrdiff_t size = itemsize(w.job.code[k])
+    return w.job.plain[k] and w.strides[w.axes - 1][k] == size and w.strides[w.axes - 2][k] == n * size
 
 
 cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
@@ -375,33 +423,49 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
     if batch.filled:
         block(
             &batch.job, batch.data[X], batch.data[GRAD], batch.data[BIAS], batch.data[OUT], batch.strides, batch.filled,
-            buffers, False, False,
+            buffers, False,
         )
     for i in range(batch.parts):
         m, n = batch.shape[i][0], batch.shape[i][1]
-        elu_scatter(
-            batch.to[i], w.strides[last][OUT], from_, n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
-            w.job.swapped[OUT],
-        )
+        if batch.to[i] != from_:
+            elu_scatter(
+                batch.to[i], w.strides[last][OUT], from_, n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
+                w.job.swapped[OUT],
+            )
         from_ += m * n * size
     batch.filled = batch.parts = 0
 
 
-cdef void gather(Batch* batch, const Walk* w, char** start, ptrdiff_t m, ptrdiff_t n) noexcept nogil:
-    """m runs of n elements, for which there is room."""
-    cdef ptrdiff_t size
+cdef void gather(
+    Batch* batch, const Walk* w, char** start, ptrdiff_t m, ptrdiff_t n, Buffers* buffers
+) noexcept nogil:
+    """m runs of n elements, for which there is room. Many that are adjacent are a block as they are."""
+    cdef bint many = batch.filled == 0 and m > 1 and m * n >= LONG, whole = False
+    cdef ptrdiff_t size, step
     cdef int k, last = w.axes - 1
-    for k in range(OUT):
-        if k == X or (k == GRAD and w.job.backward) or (k == BIAS and w.job.biased):
-            size = itemsize(w.job.code[k])
-            elu_gather(
-                batch.data[k] + batch.filled * size, start[k], w.strides[last][k], n,
-                w.strides[last - 1][k] if m > 1 else 0, m, size, w.job.swapped[k],
-            )
+    for k in range(OPERANDS):
+        if (k == GRAD and not w.job.backward) or (k == BIAS and not w.job.biased):
+            continue
+        if many and adjacent(w, k, n):
+            batch.data[k], whole = start[k], True
+            continue
+        if batch.filled == 0:
+            batch.data[k] = buffer_of(&w.job, k, buffers)
+        step = w.strides[last - 1][k] if m > 1 else 0
+        if k == OUT or (k == BIAS and many and step == 0 and start[k] == batch.bias and m <= batch.rows):
+            continue
+        size = itemsize(w.job.code[k])
+        elu_gather(
+            batch.data[k] + batch.filled * size, start[k], w.strides[last][k], n, step, m, size, w.job.swapped[k]
+        )
+        if k == BIAS:
+            batch.bias, batch.rows = start[k], m if batch.filled == 0 and step == 0 else 0
     batch.to[batch.parts] = start[OUT]
     batch.shape[batch.parts][0], batch.shape[batch.parts][1] = m, n
     batch.parts += 1
     batch.filled += m * n
+    if whole:
+        flush(batch, w, buffers)
 
 
 cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept nogil:
@@ -415,7 +479,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
     cdef ptrdiff_t grad_ahead = x_ahead if w.job.backward else 0, most = room(w.job.plan.code)
     cdef int axis, last = w.axes - 1
     memcpy(data, w.data, sizeof(data))
-    begin(&batch, &w.job, &buffers)
+    begin(&batch, &w.job)
     for axis in range(last, -1, -1):
         index[axis] = rest % w.shape[axis]
         rest //= w.shape[axis]
@@ -436,7 +500,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
             if n == w.shape[last] and last > 0:  # whole runs: several at once
                 axis = last - 1
                 m = min(min(w.shape[axis] - index[axis], (stop - start) // n), (most - batch.filled) // n)
-            gather(&batch, w, data, m, n)
+            gather(&batch, w, data, m, n, &buffers)
         start += m * n
         index[axis] += n if axis == last else m
         advance(data, w.strides[axis], n if axis == last else m)
@@ -539,7 +603,7 @@ cdef int compute(
         return 0
     w.job.plan = p
     w.job.biased = bias is not None
-    w.job.backward = grad is not x or (w.job.biased and p.op >= ELU_BACKWARD)  # x and a bias are no gradient
+    w.job.backward = p.op >= ELU_BACKWARD
     w.axes = cnp.PyArray_NDIM(out)
     for i in range(w.axes):
         w.shape[i] = cnp.PyArray_DIM(out, i)
@@ -596,7 +660,7 @@ cdef void run(
     cdef ptrdiff_t strides[OPERANDS]
     cdef ptrdiff_t size = itemsize(p.code)
     cdef int k
-    job.plan, job.backward, job.biased, job.stream = p, grad != NULL, False, False
+    job.plan, job.backward, job.biased, job.stream = p, p.op >= ELU_BACKWARD, False, False
     data[X], data[GRAD], data[BIAS], data[OUT] = <char*> x, <char*> (grad if job.backward else x), <char*> x, out
     strides[X], strides[GRAD], strides[BIAS], strides[OUT] = x_stride, grad_stride, 0, out_stride
     for k in range(OPERANDS):
@@ -613,7 +677,7 @@ cdef void run_strided(
     cdef Walk w
     cdef ptrdiff_t n = 1, size = itemsize(p.code), bits
     cdef int i, k, of
-    w.job.plan, w.job.backward, w.job.biased, w.job.stream = p, data[GRAD] != NULL, data[BIAS] != NULL, False
+    w.job.plan, w.job.backward, w.job.biased, w.job.stream = p, p.op >= ELU_BACKWARD, data[BIAS] != NULL, False
     w.axes, w.fetch_rows = axes, False
     for k in range(OPERANDS):
         of = k if data[k] != NULL else X

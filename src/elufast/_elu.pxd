@@ -36,16 +36,15 @@ cdef extern from "_elu.h" nogil:
     uint64_t elu_note_grad_f64(uint64_t noted, double grad) noexcept
     bint elu_extreme_f64(uint64_t x, uint64_t grad) noexcept
 
-    uint32_t elu_u32(float x) noexcept
-
 cdef extern from "_half.h" nogil:
     void elu_load_f16(const uint16_t* x, float* out, ptrdiff_t n) noexcept
     void elu_store_f16(const float* y, uint16_t* out, ptrdiff_t n) noexcept
-    uint32_t elu_close_f16(float y) noexcept
-    uint32_t elu_perhaps_close_f16(float y) noexcept
+    uint32_t elu_middle_f16(float y, uint32_t sign) noexcept
+    uint32_t elu_perhaps_middle_f16(float y, uint32_t sign) noexcept
     float elu_from_bf16(uint16_t h) noexcept
     uint16_t elu_to_bf16(float y) noexcept
-    uint32_t elu_close_bf16(float y) noexcept
+    uint16_t elu_to_bf16_up(float y) noexcept
+    uint32_t elu_middle_bf16(float y, uint32_t sign) noexcept
 
 cdef extern from "elufast.h" nogil:
     float elufast_one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept
@@ -58,7 +57,7 @@ cdef extern from "_span.h" nogil:
     ctypedef void (*elu_add_t)(const void* x, const void* bias, void* out, ptrdiff_t n) noexcept nogil
     ctypedef void (*elu_load_t)(const void* x, void* out, ptrdiff_t n, const void* half) noexcept nogil
     ctypedef int (*elu_store_t)(
-        const void* y, void* out, ptrdiff_t n, bint sums, bint again, const void* half
+        const void* y, void* out, ptrdiff_t n, bint sums, bint even, bint again, const void* half
     ) noexcept nogil
     ctypedef struct elu_loops_t:
         elu_kernel_t kernels[2][ELU_KERNELS]

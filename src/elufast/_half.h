@@ -1,17 +1,15 @@
 /* Half precision: float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float), to float and back.
  *
- * The functions of _elu.h work on floats; a half is one more rounding, to nearest even. A float's own rounding may have
- * moved it onto or across the middle of two halves: elu_close_* says where that is possible, so that the loops take
- * ELU_EXACT there, whose floats are rounded to odd. What is then rounded again is rounded as if once (Boldo and
- * Melquiond 2008, theorem 3). All is branch-free, with comparisons of signed integers, which SSE2 has.
+ * The functions of _elu.h work on floats; a half is one more rounding, to nearest even. A float's own rounding, which is
+ * less than an ulp off, may have moved it onto the middle of two halves, but never across: elu_middle_* says where it
+ * is, so that the loops take ELU_EXACT there, whose floats are rounded to odd. What is then rounded again is rounded as
+ * if once (Boldo and Melquiond 2008, theorem 3). All is branch-free, with comparisons of signed integers, which SSE2
+ * has. In elu_middle_* sign is 0, or the sign bit where only negative floats matter.
  */
 #ifndef ELUFAST_HALF_H
 #define ELUFAST_HALF_H
 
 #include "_elu.h"
-
-/* A float's error in ulp is less, forward and backward. */
-enum { ELU_CLOSE = 2 };
 
 static inline float elu_from_bf16(uint16_t h) { return elu_f32((uint32_t)h << 16); }
 
@@ -20,8 +18,11 @@ static inline uint16_t elu_to_bf16(float y) {
     return (uint16_t)((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 0x40 : even);
 }
 
-static inline uint32_t elu_close_bf16(float y) {
-    return (int32_t)(((elu_u32(y) + ELU_CLOSE - 0x8000) & 0xffff)) <= 2 * ELU_CLOSE;
+/* The same of what is not the middle of two, nor a NaN whose lower half is not 0, sooner. */
+static inline uint16_t elu_to_bf16_up(float y) { return (uint16_t)((elu_u32(y) + 0x8000) >> 16); }
+
+static inline uint32_t elu_middle_bf16(float y, uint32_t sign) {
+    return (elu_u32(y) & (sign | 0xffff)) == (sign | 0x8000);
 }
 
 /* Times 2^112 the exponent's bias is a float's, of subnormals too. */
@@ -45,18 +46,17 @@ static inline uint16_t elu_to_f16(float y) {
 }
 
 /* Of subnormal halves |y| 2^24 is compared with the nearest integer. */
-static inline uint32_t elu_close_f16(float y) {
+static inline uint32_t elu_middle_f16(float y, uint32_t sign) {
     float a = fabsf(y), t = a * 0x1p24f, whole = (t + 0x1p23f) - 0x1p23f;
-    int32_t normal = (int32_t)((elu_u32(y) + ELU_CLOSE - 0x1000) & 0x1fff) <= 2 * ELU_CLOSE;
-    int32_t small = fabsf(fabsf(t - whole) - 0.5f) <= t * ((float)ELU_CLOSE * 0x1p-23f);
-    return (uint32_t)(a < 0x1p-14f ? small : normal);
+    int32_t normal = (int32_t)(elu_u32(y) & 0x1fff) == 0x1000;
+    int32_t small = fabsf(fabsf(t - whole) - 0.5f) <= t * 0x1p-22f;
+    return (uint32_t)((a < 0x1p-14f ? small : normal) & ((elu_u32(y) & sign) == sign));
 }
 
 /* The same sooner, and for all subnormal halves but 0: a first look. */
-static inline uint32_t elu_perhaps_close_f16(float y) {
+static inline uint32_t elu_perhaps_middle_f16(float y, uint32_t sign) {
     uint32_t u = elu_u32(y);
-    int32_t normal = (int32_t)((u + ELU_CLOSE - 0x1000) & 0x1fff) <= 2 * ELU_CLOSE;
-    return (uint32_t)normal | (2 * u - 1 < 2 * 0x38800000u - 1);
+    return (uint32_t)((u & (sign | 0x1fff)) == (sign | 0x1000)) | (2 * u - 1 < 2 * 0x38800000u - 1);
 }
 
 /* Whole runs, where the hardware converts float16: F16C is part of the levels v3 and v4. */

@@ -7,7 +7,6 @@ A family is a type, of the last argument, which nobody reads: so each formula be
 """
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from elufast._elu cimport *
 
@@ -96,9 +95,8 @@ ctypedef fused half:
 
 cdef enum:
     BLOCK = 4096  # bytes
-    SHORT_BLOCK = 1024  # in place, and where more than NEAR is read: memory idles while a longer one is computed
+    SHORT_BLOCK = 1024  # where more than NEAR is read: memory idles while a longer one is computed
     NEAR = 262144
-    HELD = 256  # floats or, at most, doubles in a short block
 
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
@@ -123,39 +121,43 @@ cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noe
     return noted
 
 
-# Kernels: x and grad # IN, out # OUT, of n elements; out may be x or grad itself.
+# Kernels: x and a second operand (a bias, or NULL; grad) # IN, out # OUT, of n elements; out may be an input itself.
 
 cdef void forward(
-    const real* x_, const real* grad_, real* out_, Py_ssize_t n, const elu_params_t* p, const family* kind
+    const real* x_, const real* bias_, real* out_, Py_ssize_t n, const elu_params_t* p, const family* kind
 ) noexcept nogil:
-    cdef const real[::1] x
+    cdef const real[::1] x, bias
     cdef real[::1] out
     cdef elu_params_t s = p[0]
     cdef Py_ssize_t i
     if real is float:
-        x, out = in_f32(x_, n), out_f32(out_, n)
+        x, bias, out = in_f32(x_, n), in_f32(bias_, n), out_f32(out_, n)
     else:
-        x, out = in_f64(x_, n), out_f64(out_, n)
-    for i in range(n):
-        if real is float:
-            out[i] = elu_forward_f32(sizeof(family), x[i], s)
-        else:
-            out[i] = elu_forward_f64(sizeof(family), x[i], s)
+        x, bias, out = in_f64(x_, n), in_f64(bias_, n), out_f64(out_, n)
+    if bias_ == NULL:
+        for i in range(n):
+            if real is float:
+                out[i] = elu_forward_f32(sizeof(family), x[i], s)
+            else:
+                out[i] = elu_forward_f64(sizeof(family), x[i], s)
+    else:
+        for i in range(n):
+            if real is float:
+                out[i] = elu_forward_f32(sizeof(family), x[i] + bias[i], s)
+            else:
+                out[i] = elu_forward_f64(sizeof(family), x[i] + bias[i], s)
 
 
-# Where the formula has a moderate form it is tried on a block, or, after a block that held an extreme element, the one
-# for all.
+# Where the formula has a moderate form a block of moderate elements takes that, another the one for all. It is tried
+# first, or, in place and after a block that held an extreme element, looked for first.
 cdef void backward(
     const real* x_, const real* grad_, real* out_, Py_ssize_t n, const elu_params_t* p, const slope* kind
 ) noexcept nogil:
     cdef const real[::1] x, grad
     cdef real[::1] out
     cdef elu_params_t s = p[0]
-    cdef real held[HELD]
-    cdef bint in_place = out_ == x_ or out_ == grad_
-    cdef bint large = slope is elu_unit or slope is elu_celu, extreme = False
+    cdef bint large = slope is elu_unit or slope is elu_celu, in_place = out_ == x_ or out_ == grad_, look = in_place
     cdef Py_ssize_t i, size, start = 0, block
-    cdef real* to
     cdef Noted noted
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     if real is float:
@@ -163,32 +165,39 @@ cdef void backward(
     else:
         x, grad, out = in_f64(x_, n), in_f64(grad_, n), out_f64(out_, n)
     if slope is elu_unit or slope is elu_alpha or slope is elu_selu or slope is elu_celu:
-        block = (SHORT_BLOCK if in_place or n * <Py_ssize_t> sizeof(real) > NEAR else BLOCK) // sizeof(real)
+        block = (SHORT_BLOCK if n * <Py_ssize_t> sizeof(real) > NEAR else BLOCK) // sizeof(real)
         if slope is elu_celu:
             low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
         while start < n:
             size = min(n - start, block)
-            if not extreme:
-                to = &held[0] if in_place else out_ + start
-                noted = Noted(0, 0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0, 0)
+            if not look:
                 for i in range(size):
                     noted = note(noted, x[start + i], grad[start + i], low, large)
                     if real is float:
-                        to[i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
+                        out[start + i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
                     else:
-                        to[i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
-                extreme = held_extreme(noted, low)
-                if in_place and not extreme:
-                    memcpy(out_ + start, to, size * sizeof(real))
-            if extreme:
-                noted = Noted(0, 0, 0, 0, 0)
+                        out[start + i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                look = held_extreme(noted, low)
+                if look:
+                    continue
+            else:
                 for i in range(size):
                     noted = note(noted, x[start + i], grad[start + i], low, large)
-                    if real is float:
-                        out[start + i] = elu_backward_f32(sizeof(slope), grad[start + i], x[start + i], s)
-                    else:
-                        out[start + i] = elu_backward_f64(sizeof(slope), grad[start + i], x[start + i], s)
-                extreme = held_extreme(noted, low)
+                look = held_extreme(noted, low)
+                if look:
+                    for i in range(size):
+                        if real is float:
+                            out[start + i] = elu_backward_f32(sizeof(slope), grad[start + i], x[start + i], s)
+                        else:
+                            out[start + i] = elu_backward_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                else:
+                    for i in range(size):
+                        if real is float:
+                            out[start + i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
+                        else:
+                            out[start + i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                look = look or in_place
             start += size
     else:
         for i in range(n):
@@ -198,7 +207,7 @@ cdef void backward(
                 out[i] = elu_backward_f64(sizeof(slope), grad[i], x[i], s)
 
 
-# What goes before and after a kernel.
+# What goes before and after a kernel. A bias is added before backward only.
 
 cdef void add(const real* x_, const real* bias_, real* out_, Py_ssize_t n) noexcept nogil:
     cdef const real[::1] x, bias
@@ -224,27 +233,32 @@ cdef void load(const uint16_t* x_, float* out_, Py_ssize_t n, const half* kind) 
 
 
 cdef bint store(
-    const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint again, const half* kind
+    const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint even, bint again, const half* kind
 ) noexcept nogil:
-    """Whether a float was so near the middle of two halves that it may be on the wrong side. sums: those above 0, which
-    are sums of x and a bias or x itself, are what they should be. again: look closely."""
+    """Whether a float was the middle of two halves, and so may be on the wrong side. sums: those above 0, which are
+    sums of x and a bias or x itself, are what they should be. even: such a float is rounded to even, else up. again:
+    look closely."""
     cdef const float[::1] y = in_f32(y_, n)
     cdef uint16_t[::1] out = out_u16(out_, n)
     cdef Py_ssize_t i
-    cdef uint32_t close = 0, all_signs = 0 if sums else 1
+    cdef uint32_t middle = 0, sign = 0x80000000 if sums else 0
     if half is elu_float16:
         elu_store_f16(y_, out_, n)
         if again:
             for i in range(n):
-                close |= elu_close_f16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
+                middle |= elu_middle_f16(y[i], sign)
         else:
             for i in range(n):
-                close |= elu_perhaps_close_f16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
+                middle |= elu_perhaps_middle_f16(y[i], sign)
+    elif even:
+        for i in range(n):
+            middle |= elu_middle_bf16(y[i], sign)
+            out[i] = elu_to_bf16(y[i])
     else:
         for i in range(n):
-            close |= elu_close_bf16(y[i]) & (elu_u32(y[i]) >> 31 | all_signs)
-            out[i] = elu_to_bf16(y[i])
-    return close != 0
+            middle |= elu_middle_bf16(y[i], sign)
+            out[i] = elu_to_bf16_up(y[i])
+    return middle != 0
 
 
 cdef float one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:

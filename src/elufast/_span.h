@@ -81,7 +81,7 @@ typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff
                              const void *family);
 typedef void (*elu_add_t)(const void *x, const void *bias, void *out, ptrdiff_t n);
 typedef void (*elu_load_t)(const void *x, void *out, ptrdiff_t n, const void *half);
-typedef int (*elu_store_t)(const void *y, void *out, ptrdiff_t n, int sums, int again, const void *half);
+typedef int (*elu_store_t)(const void *y, void *out, ptrdiff_t n, int sums, int even, int again, const void *half);
 typedef struct {
     elu_kernel_t kernels[2][ELU_KERNELS]; /* float, double */
     elu_add_t add[2];
