@@ -13,9 +13,10 @@
 
 static inline float elu_from_bf16(uint16_t h) { return elu_f32((uint32_t)h << 16); }
 
+/* Of a NaN that arithmetic has made, or a half, the upper half is one. */
 static inline uint16_t elu_to_bf16(float y) {
     uint32_t u = elu_u32(y), even = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    return (uint16_t)((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u >> 16 | 0x40 : even);
+    return (uint16_t)((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u >> 16 : even);
 }
 
 /* The same of what is not the middle of two, nor a NaN whose lower half is not 0, sooner. */
