@@ -3,8 +3,9 @@
     python tools/threads.py
 
 Runs the kernels themselves in C, without the limit that `_core.PER_THREAD` puts on a call, with one and with two
-threads in turn, and prints the first size from which two are faster at every larger size, the time of a fork
-and join, and the gain at 1 M elements. Then the public functions, whose calls take the threads that
+threads in turn, and prints the first size from which two are faster at every larger size, where calls follow each
+other at once, which keeps OpenMP's threads awake, and where 0.1 and 1 ms of other work lie between two calls; the time
+of a fork and join for each; and the gain at 1 M elements. Then the public functions, whose calls take the threads that
 `_core.PER_THREAD` allows: with two threads against one, from half the size at which they begin to be taken.
 Needs a C compiler with OpenMP.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -46,18 +48,24 @@ void run(elu_kernel_t kernel, const char *x, const char *grad, char *out, ptrdif
 }
 """
 SIZES = [int(2 ** (k / 2)) for k in range(20, 41)]
-ROUNDS = 60
+PAUSES = (0.0, 1e-4, 1e-3)  # seconds of other work
+ROUNDS = 40
 
 
-def seconds(run: Callable[[int], Any], rounds: int) -> tuple[float, float]:
-    """Best times with one and with two threads, taken in turn."""
-    best = [math.inf, math.inf]
+def seconds(run: Callable[[int], Any], rounds: int, pause: float = 0.0) -> tuple[float, float]:
+    """Median times with one and with two threads, taken in turn: the best of a thread that sleeps is an exception."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for k in range(2):
+            if not pause:
+                run(k + 1)  # what it leaves awake is what the next one finds
+            start = time.perf_counter()
+            while time.perf_counter() - start < pause:
+                pass
             start = time.perf_counter()
             run(k + 1)
-            best[k] = min(best[k], time.perf_counter() - start)
-    return best[0], best[1]
+            times[k].append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def calls() -> None:
@@ -88,8 +96,8 @@ def calls() -> None:
 def main() -> None:
     rng = np.random.default_rng(0)
     params = (ctypes.c_double * len(PARAMS))(*PARAMS)
-    print(f"level {level}; sizes in elements")
-    print(f"{'kernel':16}{'dtype':>9}{'two pay from':>14}{'fork and join, us':>19}{'gain at 1 M':>13}")
+    print(f"level {level}; sizes in elements, pauses between calls 0, 0.1 and 1 ms")
+    print(f"{'kernel':16}{'dtype':>9}{'two pay from':>24}{'fork and join, us':>22}{'gain at 1 M':>13}")
     with tempfile.TemporaryDirectory() as name:
         run = library(SHARED, Path(name, "shared.so")).run
     for dtype, kernels in zip((np.float32, np.float64), loops_of(loops).kernels, strict=True):
@@ -97,16 +105,22 @@ def main() -> None:
         pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
         for name, op in KERNELS.items():
             kernel = ctypes.c_void_p(kernels[op])
-            pays, join, gain = SIZES[-1], math.inf, 0.0
-            for size in reversed(SIZES):
-                lengths = ctypes.c_ssize_t(size), ctypes.c_ssize_t(np.dtype(dtype).itemsize)
-                one, two = seconds(partial(run, kernel, *pointers, *lengths, params), ROUNDS)
-                gain = gain or one / two
-                join = min(join, two - one / 2)
-                if two > one:
-                    break
-                pays = size
-            print(f"{name:16}{np.dtype(dtype).name:>9}{pays:>14}{join * 1e6:>19.1f}{gain:>13.2f}")
+            firsts, joins, gain = [], [], 0.0
+            for pause in PAUSES:
+                pays, join = SIZES[-1], math.inf
+                for size in reversed(SIZES):
+                    lengths = ctypes.c_ssize_t(size), ctypes.c_ssize_t(np.dtype(dtype).itemsize)
+                    call = partial(run, kernel, *pointers, *lengths, params)
+                    one, two = seconds(call, ROUNDS, pause)
+                    gain = gain or one / two
+                    join = min(join, two - one / 2)
+                    if two > one:
+                        break
+                    pays = size
+                firsts.append(pays)
+                joins.append(f"{join * 1e6:.1f}")
+            row = f"{' '.join(map(str, firsts)):>24}{' '.join(joins):>22}{gain:>13.2f}"
+            print(f"{name:16}{np.dtype(dtype).name:>9}{row}", flush=True)
     calls()
 
 
