@@ -181,8 +181,8 @@ threads: .venv/ready ## the size from which a second thread pays, and what it ga
 processes: .venv/ready ## the tests of forks, pools and threads, 200 rounds each, and of real control groups
 	ELUFAST_ROUNDS=200 .venv/bin/python -m pytest tests/test_processes.py tests/test_threads.py tests/test_runtime.py
 
-peers: .venv-peers/ready ## time elufast beside the alternatives
-	.venv-peers/bin/python tools/peers.py
+peers: .venv-peers/ready ## time elufast beside the alternatives; PEERS="--functions elu --sizes 1000 ..." picks cells
+	.venv-peers/bin/python tools/peers.py $(PEERS)
 
 torch-step: .venv-peers/ready ## time PyTorch models, and ELU alone, with PyTorch's own kernels and with elufast's
 	.venv-peers/bin/python tools/torch_step.py

@@ -1,11 +1,14 @@
 """Errors in units in the last place: elufast on hard inputs, the alternatives, the derivative from the output.
 
-    python tools/accuracy.py [--only hard,same-bits,peers,from-output] [--count N] [--tflite FILE]
+    python tools/accuracy.py [--only hard,same-bits,half,bias,peers,from-output] [--count N]
 
 hard         float64 and float32 on N inputs a case (default 10^6), drawn to be hard, and what a search
              climbs to from the worst of them; reference in quadruple precision (tools/quad.c). Exit
              code 1 when forward or derivative is over 1 ulp or backward over 1.5.
 same-bits    v3 and v4 on 10^7 inputs of each dtype; exit code 1 when a bit differs.
+half         every float16 and bfloat16: tools/half.py; exit code 1 when a result is not correctly rounded.
+bias         N hard sums of x and a row, added in float32 or float64; the same bounds, of halves N / 16 and how many
+             are not correctly rounded.
 peers        the table of errors beside other libraries, those of them that are installed.
 from-output  error of the derivative from the output; writes docs/images/from_output.png.
 """
@@ -21,15 +24,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import half
 import numpy as np
 import numpy.typing as npt
+import peers
 from exhaustive import ALPHA, SCALE, ulps, use
 
 import elufast
@@ -58,13 +63,8 @@ class Case:
     def inner(self) -> float:
         return self.alpha if self.family == "celu" else 1.0
 
-    def call(self, x: Array, grad: Array | None) -> Array:
-        arguments = () if self.family == "selu" else (self.alpha,)
-        if grad is None:
-            result = getattr(elufast, self.family)(x, *arguments)
-        else:
-            result = getattr(elufast, f"{self.family}_backward")(grad, x, *arguments)
-        return np.asarray(result)
+    def call(self, x: Array, grad: Array | None, bias: Array | None = None) -> Array:
+        return half.call(self.family, self.alpha, x, grad, bias)
 
     def parameters(self) -> Array:
         """``params_t`` of quad.c."""
@@ -193,12 +193,12 @@ class Worst:
         grad = f", grad = {self.grad!r}" if self.direction == "backward" else ""
         return f"{self.case}, x = {self.x!r}{grad}"
 
-    def measure(self, case: Case, x: Array, grad: Array, exact: Array | None = None) -> Array:
-        """Compare, remember the largest, and return the exact results for another level."""
+    def measure(self, case: Case, x: Array, grad: Array, exact: Array | None = None, y: Array | None = None) -> Array:
+        """Compare (y, if given), remember the largest, and return the exact results for another level."""
         g = None if self.direction == "forward" else grad
         with np.errstate(all="ignore"):
             exact = reference(case, x, g) if exact is None else exact
-            error = errors(exact, case.call(x, g))
+            error = errors(exact, case.call(x, g) if y is None else y)
             # Left open: an infinite grad times an exp(x) that is 0 in this dtype, and 0 times exp(infinity).
             lowest = np.log(np.finfo(x.dtype).tiny)
             error[np.isinf(grad) & (x.astype(np.float64) / case.inner < lowest)] = 0
@@ -269,6 +269,48 @@ def check_hard(count: int) -> bool:
     return within
 
 
+def check_bias(count: int) -> bool:
+    """Print errors with a bias that is added to rows; whether all are within their bounds."""
+    levels, within = _dispatch.built_levels(), True
+    print(f"| dtype | function | {' | '.join(f'{level}: forward, derivative, backward' for level in levels)} |")
+    print(f"|---|---|{'---|' * len(levels)}")
+    kinds: list[tuple[np.dtype[Any], half.Half | None]] = [(kind.dtype, kind) for kind in half.available()]
+    for dtype, kind in [*((dtype, None) for dtype in DTYPES), *kinds]:
+        rng = np.random.default_rng(SEED)
+        wide = DTYPES[1] if kind else dtype  # of the sum
+        bias = rng.standard_normal(512).astype(dtype)
+        for case in (Case(*pair) for pair in half.CASES):
+            z = hard(rng, count // 16 if kind else count, wide, case.inner)
+            with np.errstate(all="ignore"):
+                x = (np.resize(z, (len(z) // 512 + 1, 512)) - bias.astype(wide)).astype(dtype)
+                sums = (x.astype(wide) + bias.astype(wide)).ravel()
+            cells: dict[str, list[str]] = {level: [] for level in levels}
+            for direction, bound in BOUNDS.items():
+                grad = np.ones_like(x)
+                if direction == "backward":
+                    drawn = half.gradients(kind, rng)[1] if kind else gradients(rng, x.size, dtype)
+                    grad = np.resize(drawn, x.shape)
+                exact = None
+                for level, cell in cells.items():
+                    use(level)
+                    y = case.call(x, None if direction == "forward" else grad, bias).ravel()
+                    if kind is None:
+                        worst = Worst(direction)
+                        exact = worst.measure(case, sums, grad.ravel(), exact, y)
+                        error, limit = worst.error, bound
+                    elif direction == "backward":
+                        errors_ = half.product_error(kind, case.family, case.alpha, sums, grad.ravel(), y)
+                        error, limit = float(errors_.max()), half.BOUND
+                    else:
+                        if exact is None:
+                            exact = half.expected(kind, case.family, case.alpha, direction, sums.astype(np.float64))
+                        error, limit = len(half.wrong(y, exact)), 0
+                    cell.append(f"{error:.4f}" if limit else f"{error} wrong")
+                    within &= error <= limit
+            print(f"| {dtype} | {case} | {' | '.join(', '.join(cell) for cell in cells.values())} |", flush=True)
+    return within
+
+
 def check_same_bits(count: int) -> bool:
     """Whether v3 and v4 agree on ``count`` inputs of each dtype and function."""
     levels = [level for level in _dispatch.built_levels() if level != "base"]
@@ -293,144 +335,6 @@ def check_same_bits(count: int) -> bool:
     return different == 0
 
 
-# ------------------------------------------------------------------------------------------- the alternatives
-#
-# Each maker returns forward(case, x) and derivative(case, x), which give None for what the library lacks.
-
-Function = Callable[[Case, Array], Array | None]
-
-
-def make_elufast() -> tuple[Function, Function]:
-    return lambda case, x: case.call(x, None), lambda case, x: case.call(x, np.ones_like(x))
-
-
-def make_numpy() -> tuple[Function, Function]:
-    alpha, scale = float(ALPHA), float(SCALE)
-
-    def forward(case: Case, x: Array) -> Array:
-        if case.family == "selu":
-            return np.asarray(scale * np.where(x > 0, x, alpha * np.expm1(x)))
-        return np.where(x > 0, x, case.alpha * np.expm1(x) if case.alpha != 1 else np.expm1(x))
-
-    def derivative(case: Case, x: Array) -> Array:
-        if case.family == "selu":
-            return np.asarray(scale * np.where(x > 0, x.dtype.type(1), alpha * np.exp(x)))
-        return np.where(x > 0, x.dtype.type(1), case.alpha * np.exp(x))
-
-    return forward, derivative
-
-
-def make_torch() -> tuple[Function, Function]:
-    torch = importlib.import_module("torch")
-    f = torch.nn.functional
-
-    def apply(case: Case, t: Any) -> Any:
-        return f.selu(t) if case.family == "selu" else f.elu(t, case.alpha)
-
-    def derivative(case: Case, x: Array) -> Array:
-        t = torch.from_numpy(x.copy()).requires_grad_()
-        apply(case, t).backward(torch.ones(len(x), dtype=t.dtype))
-        return np.asarray(t.grad.numpy())
-
-    return lambda case, x: apply(case, torch.from_numpy(x.copy())).numpy(), derivative
-
-
-def make_jax() -> tuple[Function, Function]:
-    jax = importlib.import_module("jax")
-    jax.config.update("jax_enable_x64", True)
-
-    def function(case: Case) -> Any:
-        return jax.nn.selu if case.family == "selu" else lambda t: jax.nn.elu(t, case.alpha)
-
-    def derivative(case: Case, x: Array) -> Array:
-        _, pull = jax.vjp(function(case), x)
-        return np.asarray(pull(np.ones_like(x))[0])
-
-    return lambda case, x: np.asarray(jax.jit(function(case))(x)), derivative
-
-
-def make_tensorflow() -> tuple[Function, Function]:
-    tf = importlib.import_module("tensorflow")
-
-    def apply(case: Case, t: Any) -> Any:
-        if case.family == "selu":
-            return tf.nn.selu(t)
-        return tf.nn.elu(t) if case.alpha == 1 else tf.keras.activations.elu(t, alpha=case.alpha)
-
-    def derivative(case: Case, x: Array) -> Array:
-        t = tf.constant(x)
-        with tf.GradientTape() as tape:
-            tape.watch(t)
-            y = apply(case, t)
-        return np.asarray(tape.gradient(y, t).numpy())
-
-    return lambda case, x: apply(case, tf.constant(x)).numpy(), derivative
-
-
-def make_onnxruntime() -> tuple[Function, Function]:
-    onnx = importlib.import_module("onnx")
-    runtime = importlib.import_module("onnxruntime")
-
-    def forward(case: Case, x: Array) -> Array | None:
-        if x.dtype != np.float32:
-            return None
-        helper, single = onnx.helper, onnx.TensorProto.FLOAT
-        attributes = {"alpha": float(ALPHA), "gamma": float(SCALE)}
-        attributes = attributes if case.family == "selu" else {"alpha": case.alpha}
-        node = helper.make_node(case.family.capitalize(), ["x"], ["y"], **attributes)
-        values = [helper.make_tensor_value_info(name, single, [None]) for name in "xy"]
-        graph = helper.make_graph([node], "g", values[:1], values[1:])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, {"x": x})[0])
-
-    return forward, lambda case, x: None
-
-
-def make_openvino() -> tuple[Function, Function]:
-    ov = importlib.import_module("openvino")
-    ops = importlib.import_module("openvino.opset13")
-
-    def forward(case: Case, x: Array) -> Array | None:
-        if x.dtype != np.float32:
-            return None
-        t = ops.parameter([-1], np.float32)
-        if case.family == "selu":
-            y = ops.selu(t, *(ops.constant(np.float32(float(v))) for v in (ALPHA, SCALE)))
-        else:
-            y = ops.elu(t, case.alpha)
-        model = ov.compile_model(ov.Model([y], [t]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return np.asarray(model([x])[0])
-
-    return forward, lambda case, x: None
-
-
-def make_xnnpack(model: str) -> tuple[Function, Function]:
-    lite = importlib.import_module("ai_edge_litert.interpreter")
-
-    def forward(case: Case, x: Array) -> Array | None:
-        if x.dtype != np.float32 or case != Case("elu"):
-            return None
-        interpreter = lite.Interpreter(model_path=model, num_threads=1)
-        interpreter.resize_tensor_input(0, [1, len(x)])
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[None])
-        interpreter.invoke()
-        return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
-
-    return forward, lambda case, x: None
-
-
-PEERS: dict[str, tuple[str, str, Callable[..., tuple[Function, Function]]]] = {
-    "elufast": ("elufast", "elufast", make_elufast),
-    "torch": ("PyTorch", "torch", make_torch),
-    "numpy": ("NumPy `where(x > 0, x, expm1(x))`", "numpy", make_numpy),
-    "xnnpack": ("XNNPACK", "ai_edge_litert", make_xnnpack),
-    "jax": ("JAX", "jax", make_jax),
-    "tensorflow": ("TensorFlow", "tensorflow", make_tensorflow),
-    "onnxruntime": ("ONNX Runtime", "onnxruntime", make_onnxruntime),
-    "openvino": ("OpenVINO", "openvino", make_openvino),
-}
 COLUMNS = (
     ("ELU", Case("elu"), False),
     ("ELU alpha 0.3", Case("elu", 0.3), False),
@@ -438,6 +342,8 @@ COLUMNS = (
     ("ELU'", Case("elu"), True),
     ("SELU'", Case("selu"), True),
 )
+# Without torch.compile, which would compile for a second or two at each sample.
+PEERS = ["elufast", *(name for name in peers.LIBRARIES if name not in ("torch.compile", *peers.NO_ALTERNATIVES))]
 
 
 def samples(dtype: np.dtype[Any]) -> Iterator[Array]:
@@ -452,7 +358,20 @@ def samples(dtype: np.dtype[Any]) -> Iterator[Array]:
             yield x[np.isfinite(x)]
 
 
-def peer_errors(forward: Function, derivative: Function) -> list[str]:
+def peer_result(make: peers.Maker, case: Case, x: Array, backward: bool) -> Array | None:
+    """What a library computes; its derivative from the output where it has no other."""
+    alpha = peers.ALPHA["selu"] if case.family == "selu" else case.alpha
+    for mode in ("backward", "backward from output") if backward else ("new", "out"):
+        y = peer_result(make, case, x, False) if mode == "backward from output" else x
+        if y is not None:
+            ones, out = np.ones_like(x), np.zeros_like(x)
+            task = peers.Task(case.family, alpha, mode, x, ones, y, ones, out)
+            if call := make(task):
+                return task.run(call).astype(x.dtype)
+    return None
+
+
+def peer_errors(make: peers.Maker) -> list[str]:
     """Cells of the table: float32 / float64, where subnormal inputs and results are worse, in brackets."""
     cells = []
     for _, case, backward in COLUMNS:
@@ -460,7 +379,7 @@ def peer_errors(forward: Function, derivative: Function) -> list[str]:
         for dtype in reversed(DTYPES):
             normal, every, got = 0.0, 0.0, False
             for x in samples(dtype):
-                y = (derivative if backward else forward)(case, x)
+                y = peer_result(make, case, x, backward)
                 if y is None:
                     break
                 got = True
@@ -499,24 +418,18 @@ def short(error: float) -> str:
     return f"{error:.2f}" if error < 1000 else f"{error:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
-def print_peers(tflite: Path | None) -> None:
+def print_peers() -> None:
     """The table of errors, each library in a process of its own."""
     print("| | ELU f32 / f64 |", " | ".join(f"{name} f32 / f64" for name, _, _ in COLUMNS[1:]), "|")
     print("|---|" + "---|" * len(COLUMNS))
-    for key, (title, module, _) in PEERS.items():
-        note = ""
-        if importlib.util.find_spec(module) is None:
-            note = "not installed"
-        elif key == "xnnpack" and tflite is None:
-            note = "no model: --tflite"
-        else:
-            command = [sys.executable, __file__, "--peer", key, "--tflite", str(tflite or "")]
+    for name in PEERS:
+        row = ["not installed"] + [""] * (len(COLUMNS) - 1)
+        if peers.installed(name):
+            command = [sys.executable, __file__, "--peer", name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                print(f"| {title} | {' | '.join(json.loads(done.stdout.splitlines()[-1]))} |", flush=True)
-                continue
-            note = f"failed: {done.stderr.strip().splitlines()[-1]}"
-        print(f"| {title} | {note} |" + " |" * (len(COLUMNS) - 1), flush=True)
+            failed = done.returncode != 0
+            row = [f"failed: {done.stderr.strip()[-100:]}"] if failed else json.loads(done.stdout.splitlines()[-1])
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 
 def print_from_output(picture: Path) -> None:
@@ -560,16 +473,13 @@ def print_from_output(picture: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Errors of elufast and of the alternatives")
-    parser.add_argument("--only", default="hard,same-bits,peers,from-output")
+    parser.add_argument("--only", default="hard,same-bits,half,bias,peers,from-output")
     parser.add_argument("--same-bits", action="store_const", const="same-bits", dest="only")
-    parser.add_argument("--count", type=int, help="inputs a case: 10^6 for hard, 10^7 for same-bits")
-    parser.add_argument("--tflite", help="a model of one ELU for XNNPACK")
+    parser.add_argument("--count", type=int, help="inputs a case: 10^6, for same-bits 10^7")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    model = Path(arguments.tflite) if arguments.tflite else TOOLS / "elu.tflite"
     if arguments.peer:
-        maker = PEERS[arguments.peer][2]
-        print(json.dumps(peer_errors(*(maker(str(model)) if arguments.peer == "xnnpack" else maker()))))
+        print(json.dumps(peer_errors(peers.LIBRARIES[arguments.peer][1]())))
         return 0
     good = True
     parts = arguments.only.split(",")
@@ -577,8 +487,12 @@ def main() -> int:
         good &= check_hard(arguments.count or 10**6)
     if "same-bits" in parts:
         good &= check_same_bits(arguments.count or 10**7)
+    if "half" in parts:
+        good &= half.print_table()
+    if "bias" in parts:
+        good &= check_bias(arguments.count or 10**6)
     if "peers" in parts:
-        print_peers(model if model.exists() else None)
+        print_peers()
     if "from-output" in parts:
         print_from_output(TOOLS.parent / "docs" / "images" / "from_output.png")
     return int(not good)

@@ -382,9 +382,9 @@ class Fuzzer:
             grad = x
         self.tags(kind, x, grad, out)
         if f.family != "selu" and r.random() < 0.06:
-            alphas = [abs(a) if f.mode == "from_output" else a for a in r.choices((*ALPHAS, -0.5), k=x.size + 1)]
             some = draw_broadcast(r, shape)
-            f = f._replace(alpha=np.array(alphas[: math.prod(some)]).reshape(some))
+            alphas = r.choices((*ALPHAS, -0.5), k=math.prod(some))
+            f = f._replace(alpha=np.reshape(np.abs(alphas) if f.mode == "from_output" else alphas, some))
             self.kinds["alpha: an array"] += 1
         bias, options = None, {}
         if f.mode != "from_output" and not f.many and r.random() < 0.2:

@@ -1,152 +1,251 @@
-"""Times elufast beside every installed alternative, cell by cell, and writes a table and a picture.
+"""Times elufast beside every installed alternative, cell by cell, and writes tables and a picture.
 
-    python tools/peers.py [--sizes 1,1000] [--libraries elufast,torch] [--rounds 3] [--output build/peers]
+    python tools/peers.py [--functions elu,selu] [--dtypes float32] [--threads 1,2] [--modes out,bias] [--sizes 1,1000]
+                          [--libraries elufast,PyTorch] [--rounds 3] [--output build/peers]
 
-A cell is function x dtype x threads x mode x size. Each library runs in a process of its own, which
-only it keeps busy; in a cell the libraries take turns, `--rounds` times, and the best time of each
-counts. Inputs are the same normal(0, 1) numbers, outputs are preallocated where the library can, and
-everything is called once before it is timed. ``copy`` and ``multiply`` are floors: they move the same
-bytes and compute next to nothing.
+A cell is function x dtype x threads x mode x size. Each library runs in a process of its own, which only it keeps
+busy; in a cell the libraries take turns, `--rounds` times, and the best time of each counts. Inputs are the same
+normal(0, 1) numbers, outputs are preallocated where the library can, and everything is called once before it is timed:
+where that result is not the formula's it is named, not timed, and the exit code is 1.
+
+bias: x is rows of 512, to which one row is added first.
+in place: a sample is at most 200 calls, and x or grad is restored before it. Gradients are taken where the derivative
+    is about 1 for x < 0, so they do not shrink; where x > 0 SELU's grow 2e4 times in a sample, the others' not.
+backward from output: a mode of its own, since it computes less.
+
+libmvec is a C loop, `y[i] = x[i] > 0 ? x[i] : expm1f(x[i])`, as the compiler vectorizes it; MKL is this loop around its
+functions of vectors, 1024 elements at a time. torch.compile is left out below 1000 elements: a call of it takes 20 us.
+`copy` and `multiply` are floors: they move the same bytes and compute next to nothing. `add + elu_` is NumPy's sum, and
+then elufast. These three count as no alternatives.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
 import importlib.util
 import itertools
 import json
 import math
 import os
 import platform
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-FUNCTIONS = ("elu", "selu", "celu")
-ALPHA = {"elu": 1.0, "selu": 1.6732632423543772, "celu": 2.0}
-SCALE = {"elu": 1.0, "selu": 1.0507009873554805, "celu": 1.0}
-DTYPES = ("float32", "float64")
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Call = Callable[[], Any]
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 THREADS = (1, 2)
 SIZES = (1, 100, 1_000, 10_000, 100_000, 1_000_000, 16_000_000)
-MODES = ("new", "out", "in place", "backward", "backward from output", "backward in place")
-FLOORS = ("copy", "multiply")
-MODULES = {
-    "elufast": "elufast",
-    "XNNPACK": "ai_edge_litert",
-    "PyTorch": "torch",
-    "TensorFlow": "tensorflow",
-    "ONNX Runtime": "onnxruntime",
-    "OpenVINO": "openvino",
-    "JAX": "jax",
-    "numexpr": "numexpr",
-    "numba": "numba",
-    "NumPy": "numpy",
-    "copy": "numpy",
-    "multiply": "numpy",
+MODES = ("new", "out", "in place", "bias", "backward", "backward from output", "backward in place")
+IN_PLACE = {"in place": "x", "backward in place": "grad"}  # what is overwritten
+COLUMNS = 512
+CALLS_IN_PLACE = 200
+WRONG = "wrong result"
+ALPHA = {"elu": 1.0, "selu": 1.6732632423543772, "celu": 2.0}
+SCALE = {"elu": 1.0, "selu": 1.0507009873554805, "celu": 1.0}
+threads = int(os.environ.get("OMP_NUM_THREADS", "1"))  # of a worker
+
+# The formulas of arrays and Task.scalars: factor, variable, value where it is positive, value elsewhere; and what makes
+# expressions of them.
+FORMULAS = {
+    "forward": ("s * ", "x", "x", "a * expm1(x * e)"),
+    "backward": ("grad * ", "x", "s", "c * exp(x * e)"),
+    "backward from output": ("grad * ", "y", "s", "(y + b) * e"),
 }
-Call = Callable[[], Any]
-Maker = Callable[[str, str, Any, Any, Any], Call | None]
+ARRAYS = "{0}where({1} > 0, {2}, {3})"
+PYTHON = "{0}({2} if {1} > 0 else {3})"
+C = "{0}({1} > 0 ? {2} : {3})"
+
+# What a library's user writes in each mode, for those that have functions of their own: `{k}` is `, a` but for SELU.
+EXPRESSIONS = {
+    "elufast": {
+        "new": "f(x{k})",
+        "out": "f(x{k}, out=out)",
+        "in place": "f_(x{k})",
+        "bias": "f(x{k}, bias=bias, out=out)",
+        "backward": "back(grad, x{k}, out=out)",
+        "backward from output": "back(grad, y{k}, from_output=True, out=out)",
+        "backward in place": "back(grad, x{k}, out=grad)",
+    },
+    "PyTorch": {
+        "new": "f(x{k})",
+        "out": "elu(x, a, s, e, out=out)",
+        "in place": "f(x{k}, True)",
+        "bias": "f(add(x, bias, out=out){k}, True)",
+        "backward": "back(grad, a, s, e, False, x, grad_input=out)",
+        "backward from output": "back(grad, a, s, e, True, y, grad_input=out)",
+        "backward in place": "back(grad, a, s, e, False, x, grad_input=grad)",
+    },
+    "torch.compile": {
+        "new": "f(x{k})",
+        "out": "out.copy_(f(x{k}))",
+        "bias": "out.copy_(f(x + bias{k}))",
+        "backward": "out.copy_(back(grad, a, s, e, False, x))",
+    },
+    "TensorFlow": {
+        "new": "f(features=x)",
+        "bias": "f(features=add(value=x, bias=bias))",
+        "backward from output": "back(gradients=grad, outputs=y)",
+    },
+    "JAX": {"new": "f(x{k})", "bias": "f(x + bias{k})", "backward": "vjp(lambda v: f(v{k}), x)[1](grad)[0]"},
+    "add + elu_": {"bias": "f_(add(x, bias, out){k})"},
+    "copy": {"out": "copyto(out, x)", "bias": "copyto(out, x)"},
+    "multiply": {
+        "in place": "multiply(x, 1, x)",
+        "backward": "multiply(x, grad, out)",
+        "backward from output": "multiply(x, grad, out)",
+        "backward in place": "multiply(x, grad, grad)",
+    },
+}
 
 
-def _exponent(function: str) -> float:
-    """The scalar inside the exponential: 1 / alpha for CELU."""
-    return 1 / ALPHA[function] if function == "celu" else 1.0
+def used(text: str) -> list[str]:
+    """The arrays that an expression names."""
+    return [k for k in ("x", "grad", "y", "bias", "out") if re.search(rf"\b{k}\b", text)]
 
 
-# One maker a library: (function, mode, x, grad, y) -> what to time, or None where it has no such call.
-# x, grad and y (the forward result) are NumPy arrays of the cell's dtype and size.
+@dataclass
+class Task:
+    """What a library is to compute in a cell."""
+
+    function: str
+    alpha: float
+    mode: str
+    x: Array
+    grad: Array
+    y: Array  # the forward result
+    bias: Array
+    out: Array
+    result: Call | None = None  # of calls that return nothing and write none of these
+
+    def scalars(self, number: Callable[[float], Any] = float) -> dict[str, Any]:
+        """alpha, scale, the factor inside the exponential, and products of them."""
+        a, s = self.alpha, SCALE[self.function]
+        e = 1 / a if self.function == "celu" else 1.0
+        return {k: number(v) for k, v in {"a": a, "s": s, "e": e, "b": s * a, "c": s * a * e}.items()}
+
+    def formula(self, pattern: str, x: str = "x") -> str:
+        """Its formula as an expression, without factors of 1; with something else for x."""
+        key = self.mode.removesuffix(" in place")
+        text = pattern.format(*FORMULAS[key if key in FORMULAS else "forward"])
+        for name, value in self.scalars().items():
+            if value == 1:
+                text = re.sub(rf"\b{name} \* | \* {name}\b", "", text)
+        return re.sub(r"\bx\b", x, text)
+
+    def bind(
+        self,
+        text: str | None,
+        array: Callable[[Array], Any] = lambda a: a,
+        number: Callable[[float], Any] = float,
+        jit: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+        **names: Any,
+    ) -> Call | None:
+        """A function of nothing that evaluates this expression of arrays, scalars and ``names``."""
+        if text is None:
+            return None
+        text = text.format(k="" if self.function == "selu" else ", a")
+        arrays = {k: array(getattr(self, k)) for k in used(text)}
+        names |= self.scalars(number)
+        if jit is None:
+            return eval(f"lambda: {text}", names | arrays)  # type: ignore[no-any-return]
+        jitted, values = jit(eval(f"lambda {', '.join(arrays)}: {text}", names)), list(arrays.values())
+        return lambda: jitted(*values)
+
+    def target(self) -> str:
+        """The name of the array that is written."""
+        return IN_PLACE.get(self.mode, "out")
+
+    def run(self, call: Call) -> Array:
+        """The result of a call."""
+        got = call()
+        if got is None:
+            got = self.result() if self.result else getattr(self, self.target())
+        # NumPy takes no tensors of bfloat16.
+        return np.asarray(got.double() if hasattr(got, "double") else got).reshape(self.x.shape)
 
 
-def _elufast() -> Maker:
+# One maker a library, which turns a task into what is timed, or None where the library has no such call.
+Maker = Callable[[Task], Call | None]
+
+
+def _elufast(name: str = "elufast") -> Maker:
     import elufast
 
-    threads = int(os.environ["OMP_NUM_THREADS"])
+    elufast.set_num_threads(threads)
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        import numpy as np
-
-        forward, inplace, backward = (getattr(elufast, function + suffix) for suffix in ("", "_", "_backward"))
-        out, copy = np.zeros_like(x), x.copy()
-        elufast.set_num_threads(threads)
-        if function == "selu":
-            return {
-                "new": lambda: forward(x),
-                "out": lambda: forward(x, out=out),
-                "in place": lambda: inplace(copy),
-                "backward": lambda: backward(grad, x, out=out),
-                "backward from output": lambda: backward(grad, y, from_output=True, out=out),
-                "backward in place": lambda: backward(grad, x, out=grad),
-            }[mode]
-        a = ALPHA[function]
-        return {
-            "new": lambda: forward(x, a),
-            "out": lambda: forward(x, a, out=out),
-            "in place": lambda: inplace(copy, a),
-            "backward": lambda: backward(grad, x, a, out=out),
-            "backward from output": lambda: backward(grad, y, a, from_output=True, out=out),
-            "backward in place": lambda: backward(grad, x, a, out=grad),
-        }[mode]
+    def make(task: Task) -> Call | None:
+        f, f_, back = (getattr(elufast, task.function + suffix) for suffix in ("", "_", "_backward"))
+        return task.bind(EXPRESSIONS[name].get(task.mode), f=f, f_=f_, back=back, add=np.add)
 
     return make
+
+
+def numpy_call(task: Task) -> Call | None:
+    text = task.formula(ARRAYS)
+    if task.mode == "bias":
+        text = f"(lambda x: {text})(x + bias)"
+    return task.bind(text, number=task.x.dtype.type, where=np.where, exp=np.exp, expm1=np.expm1)
 
 
 def _numpy() -> Maker:
-    import numpy as np
-
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        a, s, e = x.dtype.type(ALPHA[function]), x.dtype.type(SCALE[function]), _exponent(function)
-        e = x.dtype.type(e)
-
-        def new() -> Any:
-            return s * np.where(x > 0, x, a * np.expm1(x * e))
-
-        def backward() -> Any:
-            return grad * s * np.where(x > 0, x.dtype.type(1), a * e * np.exp(x * e))
-
-        return {"new": new, "backward": backward}.get(mode)
-
-    return make
+    return lambda task: None if task.mode == "out" or task.mode in IN_PLACE else numpy_call(task)
 
 
 def _floor(name: str) -> Maker:
-    import numpy as np
-
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        out = np.zeros_like(x)
-        if name == "copy":
-            return partial(np.copyto, out, x) if mode == "out" else None
-        if mode == "in place":
-            return partial(np.multiply, x, np.ones((), x.dtype), out=x)
-        return partial(np.multiply, x, grad, out=out) if mode.startswith("backward") else None
+    def make(task: Task) -> Call | None:
+        slow = name == "multiply" and task.x.itemsize == 2  # NumPy computes with halves in float32
+        return task.bind(None if slow else EXPRESSIONS[name].get(task.mode), copyto=np.copyto, multiply=np.multiply)
 
     return make
 
 
-def _torch() -> Maker:
+def _torch(name: str) -> Maker:
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     import torch
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
+    aten, compiled = torch.ops.aten, name == "torch.compile"
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        a, s, e = ALPHA[function], SCALE[function], _exponent(function)
-        tx, tg, ty = torch.from_numpy(x), torch.from_numpy(grad), torch.from_numpy(y)
-        out, copy = torch.zeros_like(tx), tx.clone()
-        functional = getattr(torch.nn.functional, function)
-        elu, back = torch.ops.aten.elu.out, torch.ops.aten.elu_backward.grad_input
-        selu = function == "selu"
-        return {
-            "new": (lambda: functional(tx)) if selu else (lambda: functional(tx, a)),
-            "out": lambda: elu(tx, a, s, e, out=out),
-            "in place": (lambda: functional(copy, True)) if selu else (lambda: functional(copy, a, True)),
-            "backward": lambda: back(tg, a, s, e, False, tx, grad_input=out),
-            "backward from output": lambda: back(tg, a, s, e, True, ty, grad_input=out),
-            "backward in place": lambda: back(tg, a, s, e, False, tx, grad_input=tg),
-        }[mode]
+    def tensor(a: Array) -> Any:
+        if a.dtype.name == "bfloat16":
+            return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
+        return torch.from_numpy(a)
+
+    def jit(function: Callable[..., Any]) -> Any:
+        torch._dynamo.reset()
+        return torch.compile(function, fullgraph=True, dynamic=False)
+
+    def make(task: Task) -> Call | None:
+        return task.bind(
+            None if compiled and task.x.size < 500 else EXPRESSIONS[name].get(task.mode),
+            tensor,
+            jit=jit if compiled else None,
+            f=getattr(torch.nn.functional, task.function),
+            elu=aten.elu.out,
+            back=aten.elu_backward if compiled else aten.elu_backward.grad_input,
+            add=torch.add,
+        )
 
     return make
 
@@ -155,81 +254,88 @@ def _tensorflow() -> Maker:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    ops = tf.raw_ops
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        if function == "celu":
+    def make(task: Task) -> Call | None:
+        if task.function == "celu" or task.alpha != ALPHA[task.function]:
             return None
-        tx, tg, ty = tf.constant(x), tf.constant(grad), tf.constant(y)
-        raw = {"elu": tf.raw_ops.Elu, "selu": tf.raw_ops.Selu}[function]
-        back = {"elu": tf.raw_ops.EluGrad, "selu": tf.raw_ops.SeluGrad}[function]
-        return {
-            "new": lambda: raw(features=tx),
-            "backward from output": lambda: back(gradients=tg, outputs=ty),
-        }.get(mode)
+        name, text = task.function.capitalize(), EXPRESSIONS["TensorFlow"].get(task.mode)
+        f, back = getattr(ops, name), getattr(ops, f"{name}Grad")
+        return task.bind(text, tf.constant, f=f, back=back, add=ops.BiasAdd)
+
+    return make
+
+
+def _jax() -> Maker:
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+    def make(task: Task) -> Call | None:
+        text, f = EXPRESSIONS["JAX"].get(task.mode), getattr(jax.nn, task.function)
+        call = task.bind(text, jax.numpy.asarray, jit=jax.jit, f=f, vjp=jax.vjp)
+        return (lambda: call().block_until_ready()) if call else None
 
     return make
 
 
 def _onnxruntime() -> Maker:
-    import numpy as np
     import onnxruntime
     from onnx import TensorProto, helper
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        if mode not in ("new", "out") or x.dtype != np.float32:
+    def make(task: Task) -> Call | None:
+        if task.mode not in ("new", "out", "bias") or task.x.dtype != np.float32:
             return None
-        alpha = {} if function == "selu" else {"alpha": ALPHA[function]}
-        node = helper.make_node(function.capitalize(), ["x"], ["y"], **alpha)
-        ends = [helper.make_tensor_value_info(k, TensorProto.FLOAT, [x.size]) for k in "xy"]
-        model = helper.make_model(
-            helper.make_graph([node], "g", ends[:1], ends[1:]),
-            opset_imports=[helper.make_opsetid("", 18)],
-            ir_version=9,
-        )
+        inputs = {"x": task.x} | ({"bias": task.bias} if task.mode == "bias" else {})
+        shapes = {k: a.shape for k, a in (inputs | {"y": task.x}).items()}
+        values = {k: helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()}
+        alpha = {} if task.function == "selu" else {"alpha": task.alpha}
+        nodes = [helper.make_node("Add", ["x", "bias"], ["sum"])] if task.mode == "bias" else []
+        nodes.append(helper.make_node(task.function.capitalize(), ["sum" if nodes else "x"], ["y"], **alpha))
+        graph = helper.make_graph(nodes, "g", [values[k] for k in inputs], [values["y"]])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        if mode == "new":
-            return lambda: session.run(None, {"x": x})
-        binding, out = session.io_binding(), np.zeros_like(x)
-        binding.bind_cpu_input("x", x)
-        binding.bind_output("y", "cpu", 0, np.float32, out.shape, out.ctypes.data)
-
-        def run(keep: Any = out) -> None:
-            session.run_with_iobinding(binding)
-
-        return run
+        if task.mode == "new":
+            return lambda: session.run(None, inputs)[0]
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output("y", "cpu", 0, np.float32, task.out.shape, task.out.ctypes.data)
+        return lambda: session.run_with_iobinding(binding)
 
     return make
 
 
 def _openvino() -> Maker:
-    import numpy as np
     import openvino
     from openvino import opset13 as ops
 
     core = openvino.Core()
-    config = {"INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"], "INFERENCE_PRECISION_HINT": "f32"}
+    config = {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        if mode != "out" or function == "celu" or x.dtype != np.float32:
+    def make(task: Task) -> Call | None:
+        if task.mode not in ("out", "bias") or task.function == "celu" or task.x.dtype != np.float32:
             return None
-        parameter = ops.parameter([x.size], np.float32)
-        if function == "elu":
-            node = ops.elu(parameter, ALPHA["elu"])
+        inputs = [task.x, task.bias] if task.mode == "bias" else [task.x]
+        parameters = [ops.parameter(a.shape, np.float32) for a in inputs]
+        node = ops.add(*parameters) if task.mode == "bias" else parameters[0]
+        if task.function == "elu":
+            node = ops.elu(node, task.alpha)
         else:
-            constants = (np.float32(ALPHA["selu"]), np.float32(SCALE["selu"]))
-            node = ops.selu(parameter, *(ops.constant(c) for c in constants))
-        request = core.compile_model(openvino.Model([node], [parameter]), "CPU", config).create_infer_request()
-        out = np.zeros_like(x)
-        request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
-        request.set_output_tensor(openvino.Tensor(out, shared_memory=True))
+            node = ops.selu(node, *(ops.constant(np.float32(v)) for v in (task.alpha, SCALE["selu"])))
+        request = core.compile_model(openvino.Model([node], parameters), "CPU", config).create_infer_request()
+        for i, array in enumerate(inputs):
+            request.set_input_tensor(i, openvino.Tensor(array, shared_memory=True))
+        request.set_output_tensor(openvino.Tensor(task.out, shared_memory=True))
 
-        def run(keep: Any = (x, out)) -> None:
+        def run() -> None:
             request.infer()
 
         return run
@@ -237,126 +343,219 @@ def _openvino() -> Maker:
     return make
 
 
-def _jax() -> Maker:
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false" if os.environ["OMP_NUM_THREADS"] == "1" else ""
-    import jax
+def _xnnpack() -> Maker:
+    from ai_edge_litert.interpreter import Interpreter
 
-    jax.config.update("jax_enable_x64", True)
+    model = str(Path(__file__).with_name("elu.tflite"))
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        if mode not in ("new", "backward"):
+    def make(task: Task) -> Call | None:
+        if (task.function, task.alpha, task.mode, task.x.dtype.name) != ("elu", 1, "out", "float32"):
             return None
-        activation = getattr(jax.nn, function)
-        if function == "celu":
-            activation = partial(activation, alpha=ALPHA["celu"])
-        jx, jg = jax.numpy.asarray(x), jax.numpy.asarray(grad)
-        forward = jax.jit(activation)
-        backward = jax.jit(lambda g, v: jax.vjp(activation, v)[1](g)[0])
-        if mode == "new":
-            return lambda: forward(jx).block_until_ready()
-        return lambda: backward(jg, jx).block_until_ready()
+        interpreter = Interpreter(model, num_threads=threads)
+        interpreter.resize_tensor_input(0, [1, task.x.size])
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], task.x.reshape(1, -1))
+        task.result = partial(interpreter.get_tensor, interpreter.get_output_details()[0]["index"])
+        return interpreter.invoke  # type: ignore[no-any-return]
 
     return make
 
 
 def _numexpr() -> Maker:
     import numexpr
-    import numpy as np
 
-    numexpr.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    numexpr.set_num_threads(threads)
 
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        a, s, e = (x.dtype.type(v) for v in (ALPHA[function], SCALE[function], _exponent(function)))
-        # numexpr has no float32 exponential that keeps the dtype of a Python scalar
-        names = {"x": x, "g": grad, "a": a, "s": s, "e": e, "one": x.dtype.type(1)}
-        forward = "s * where(x > 0, x, a * expm1(x * e))"
-        backward = "g * s * where(x > 0, one, a * e * exp(x * e))"
-        if mode in ("new", "out"):
-            out = np.zeros_like(x) if mode == "out" else None
-            return lambda: numexpr.evaluate(forward, local_dict=names, out=out)
-        if mode in ("backward", "backward in place"):
-            to = grad if mode == "backward in place" else np.zeros_like(x)
-            return lambda: numexpr.evaluate(backward, local_dict=names, out=to)
-        return None
+    def make(task: Task) -> Call | None:
+        if task.x.itemsize == 2:
+            return None
+        text = task.formula(ARRAYS, "(x + bias)" if task.mode == "bias" else "x")
+        # Numbers of the dtype: a Python float would widen a float32.
+        names = task.scalars(task.x.dtype.type) | {k: getattr(task, k) for k in used(text)}
+        out = None if task.mode == "new" else getattr(task, task.target())
+        return lambda: numexpr.evaluate(text, local_dict=names, out=out)
 
     return make
 
 
 def _numba() -> Maker:
     import numba
-    import numpy as np
 
-    numba.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    parallel = os.environ["OMP_NUM_THREADS"] != "1"
+    numba.set_num_threads(threads)
 
-    @numba.njit(parallel=parallel)
-    def forward(x: Any, out: Any, a: Any, s: Any, e: Any) -> None:
-        for i in numba.prange(x.size):
-            v = x[i]
-            out[i] = s * v if v > 0 else s * a * math.expm1(v * e)
+    @functools.cache
+    def kernel(source: str, dtype: np.dtype[Any], **scalars: float) -> Any:
+        names = {"prange": numba.prange, "exp": math.exp, "expm1": math.expm1}
+        exec(source, names | {k: dtype.type(v) for k, v in scalars.items()}, names)
+        return numba.njit(names["kernel"], parallel=threads > 1)
 
-    @numba.njit(parallel=parallel)
-    def backward(g: Any, x: Any, out: Any, a: Any, s: Any, e: Any) -> None:
-        for i in numba.prange(x.size):
-            v = x[i]
-            out[i] = g[i] * s if v > 0 else g[i] * s * a * e * math.exp(v * e)
-
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        scalars = [x.dtype.type(v) for v in (ALPHA[function], SCALE[function], _exponent(function))]
-        out, copy = np.zeros_like(x), x.copy()
-        return {
-            "new": lambda: forward(x, np.empty_like(x), *scalars),
-            "out": lambda: forward(x, out, *scalars),
-            "in place": lambda: forward(copy, copy, *scalars),
-            "backward": lambda: backward(grad, x, out, *scalars),
-            "backward in place": lambda: backward(grad, x, grad, *scalars),
-        }.get(mode)
-
-    return make
-
-
-def _xnnpack() -> Maker:
-    import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
-
-    model = os.environ["ELUFAST_TFLITE"]
-
-    def make(function: str, mode: str, x: Any, grad: Any, y: Any) -> Call | None:
-        if function != "elu" or mode != "out" or x.dtype != np.float32:
+    def make(task: Task) -> Call | None:
+        if task.x.itemsize == 2:
             return None
-        interpreter = Interpreter(model, num_threads=int(os.environ["OMP_NUM_THREADS"]))
-        interpreter.resize_tensor_input(0, [1, x.size])
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x.reshape(1, -1))
-        return interpreter.invoke
+        bias = task.mode == "bias"
+        text = task.formula(PYTHON, "(x + bias)" if bias else "x")
+        arrays, at = ", ".join(used(text)), "[i, j]" if bias else "[i]"
+        element = re.sub(r"\b(x|y|grad)\b", rf"\1{at}", text).replace("bias", "bias[j]")
+        source = f"def kernel({arrays}, out):\n for i in prange(len(out)):\n"
+        source += ("  for j in range(out.shape[1]):\n " if bias else "") + f"  out{at} = {element}"
+        source += "\n return out" if task.mode == "new" else ""
+        compiled = kernel(source, task.x.dtype, **task.scalars())
+        target = "empty(x)" if task.mode == "new" else task.target()
+        return task.bind(f"kernel({arrays}, {target})", kernel=compiled, empty=np.empty_like)
 
     return make
 
 
-MAKERS: dict[str, Callable[[], Maker]] = {
-    "elufast": _elufast,
-    "XNNPACK": _xnnpack,
-    "PyTorch": _torch,
-    "TensorFlow": _tensorflow,
-    "ONNX Runtime": _onnxruntime,
-    "OpenVINO": _openvino,
-    "JAX": _jax,
-    "numexpr": _numexpr,
-    "numba": _numba,
-    "NumPy": _numpy,
-    "copy": partial(_floor, "copy"),
-    "multiply": partial(_floor, "multiply"),
+# For each range of `width` elements; `first` is what MKL computes of one.
+LOOP = """
+#include <tgmath.h>
+void kernel(const real *xs, const real *grads, const real *ys, const real *biases, real *out, long n, long width,
+            void (*vector)(int, const wide *, wide *))
+{
+    const wide a = %(a)r, s = %(s)r, e = %(e)r, b = %(b)r, c = %(c)r;
+#pragma omp parallel for if (n > width)
+    for (long k = 0; k < n; k += width) {
+        long m = n - k < width ? n - k : width;
+        %(first)s
+#pragma omp simd
+        for (long j = 0; j < m; j++) {
+            wide x = %(x)s, grad = grads[k + j], y = ys[k + j];
+            out[k + j] = %(formula)s;
+        }
+    }
 }
+"""
+FIRST = """
+        wide t[1024];
+        for (long j = 0; j < m; j++) {
+            wide x = %(x)s;
+            t[j] = x > 0 ? 0 : x * e;
+        }
+        vector(m, t, t);
+"""
+
+
+def _c(mkl: str | None = None) -> Maker:
+    """The loop in C, compiled, with the compiler's vectors or those of this library."""
+    os.environ["MKL_THREADING_LAYER"] = "SEQUENTIAL"  # the threads are the loop's
+    library = ctypes.CDLL(str(next(Path(sys.prefix, "lib").glob(mkl)))) if mkl else None
+
+    @functools.cache
+    def kernel(source: str, real: str, wide: str) -> Any:
+        command = [*shlex.split(os.environ.get("CC", "cc")), f"-Dreal={real}", f"-Dwide={wide}", "-w", "-O3"]
+        command += ["-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-shared", "-xc", "-", "-lm"]
+        command += ["-nostartfiles", "-o"]  # or this process would flush subnormals
+        with tempfile.TemporaryDirectory() as folder:
+            built = f"{folder}/kernel.so"
+            done = subprocess.run([*command, built], input=source, text=True, capture_output=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"the C compiler: {done.stderr.partition('error: ')[2]}")
+            return ctypes.CDLL(built).kernel
+
+    def make(task: Task) -> Call | None:
+        text, bias, n, function = task.formula(C), task.mode == "bias", task.x.size, None
+        if task.mode == "new" or (library and "exp" not in text):
+            return None
+        names = task.scalars() | {"x": "xs[k + j]" + " + biases[j]" * bias, "first": "", "formula": text}
+        width = COLUMNS if bias else -(-n // threads)
+        if library:
+            names |= {"first": FIRST % names, "formula": re.sub(r"exp(m1)?\(.*?\)", "t[j]", text)}
+            width = min(width, 1024)
+            name = ("vd" if task.x.itemsize == 8 else "vs") + ("Expm1" if "expm1" in text else "Exp")
+            function = ctypes.cast(getattr(library, name), ctypes.c_void_p)
+        types = {"float64": ("double", "double"), "float16": ("_Float16", "float"), "bfloat16": ("__bf16", "float")}
+        call = kernel(LOOP % names, *types.get(task.x.dtype.name, ("float", "float")))
+        arrays = (task.x, task.grad, task.y, task.bias, getattr(task, task.target()))
+        pointers = [ctypes.c_void_p(a.ctypes.data) for a in arrays]
+        call.restype = None
+        return partial(call, *pointers, ctypes.c_long(n), ctypes.c_long(width), function)
+
+    return make
+
+
+# What must be there, a module or a file, and the maker.
+LIBRARIES: dict[str, tuple[str, Callable[[], Maker]]] = {
+    "elufast": ("elufast", _elufast),
+    "XNNPACK": ("ai_edge_litert", _xnnpack),
+    "libmvec": ("cc", _c),
+    "MKL": ("libmkl_rt.so.*", partial(_c, "libmkl_rt.so.*")),
+    "PyTorch": ("torch", partial(_torch, "PyTorch")),
+    "torch.compile": ("torch", partial(_torch, "torch.compile")),
+    "TensorFlow": ("tensorflow", _tensorflow),
+    "ONNX Runtime": ("onnxruntime", _onnxruntime),
+    "OpenVINO": ("openvino", _openvino),
+    "JAX": ("jax", _jax),
+    "numexpr": ("numexpr", _numexpr),
+    "numba": ("numba", _numba),
+    "NumPy": ("numpy", _numpy),
+    "add + elu_": ("elufast", partial(_elufast, "add + elu_")),
+    "copy": ("numpy", partial(_floor, "copy")),
+    "multiply": ("numpy", partial(_floor, "multiply")),
+}
+FLOORS = ("copy", "multiply")
+NO_ALTERNATIVES = ("elufast", "add + elu_", *FLOORS)
+
+
+def installed(name: str) -> bool:
+    need = LIBRARIES[name][0]
+    if need == "cc" or need.startswith("lib"):
+        return bool(shutil.which("cc") and (need == "cc" or list(Path(sys.prefix, "lib").glob(need))))
+    return importlib.util.find_spec(need) is not None
+
+
+@functools.lru_cache(1)
+def data(dtype: str, size: int) -> list[Array]:
+    """x, grad, a row."""
+    if dtype == "bfloat16":
+        import ml_dtypes  # noqa: F401
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal(n).astype(dtype) for n in (size, size, min(size, COLUMNS))]
+
+
+def prepare(function: str, dtype: str, mode: str, size: int) -> tuple[Task, Call | None]:
+    """A task, and what restores its inputs, if it changes them."""
+    x, grad, bias = data(dtype, size)
+    if mode == "bias":
+        x = x[: size // len(bias) * len(bias)].reshape(-1, len(bias))
+    task = Task(function, ALPHA[function], mode, x, grad, x, bias, np.zeros_like(x))
+    if mode == "backward in place":
+        # So near to 1 that half precision rounds it away, and no subnormal numbers.
+        near_one = x.astype(np.float32) / 2**16 - 2**-13 - math.log(task.scalars()["c"])
+        task.x = np.where(x > 0, x, near_one.astype(dtype))
+    if mode == "backward from output":
+        forward = numpy_call(replace(task, mode="new"))
+        assert forward
+        with np.errstate(over="ignore"):
+            task.y = forward()
+    if mode not in IN_PLACE:
+        return task, None
+    original = getattr(task, task.target())
+    copy = original.copy()
+    setattr(task, task.target(), copy)
+    return task, partial(np.copyto, copy, original)
+
+
+def check(call: Call, task: Task) -> None:
+    """Call it once, and compare about 1000 elements or rows with the formula in float64."""
+    few = slice(None, None, max(1, len(task.x) // 1000))
+    wide = {k: getattr(task, k)[few].astype(np.float64) for k in ("x", "grad", "y")}
+    reference = numpy_call(replace(task, bias=task.bias.astype(np.float64), **wide))
+    assert reference
+    with np.errstate(over="ignore"):
+        expected = reference()
+    got = task.run(call)[few].astype(np.float64)
+    tolerance = {"bfloat16": 0.05, "float16": 0.01}.get(task.x.dtype.name, 1e-4)
+    if not np.allclose(got, expected, tolerance, tolerance):
+        raise ValueError(f"{WRONG}: off by {np.abs(got - expected).max():.2g}")
 
 
 def best_time(call: Call, restore: Call | None, seconds: float) -> float:
-    """Seconds a call: the best of many samples, each long enough for the clock. Where a call changes its own input,
-    a sample is 4 calls and the input is restored before it: a gradient multiplied a thousand times is subnormal."""
+    """Seconds a call: the best of many samples, each long enough for the clock."""
     call()
     start = time.perf_counter()
     call()
     once = max(time.perf_counter() - start, 1e-8)
-    number = max(1, min(int(2e-3 / once), 4 if restore else sys.maxsize))
+    number = max(1, min(int(2e-3 / once), CALLS_IN_PLACE if restore else sys.maxsize))
     best, end = math.inf, time.perf_counter() + seconds
     while True:
         if restore:
@@ -372,41 +571,37 @@ def best_time(call: Call, restore: Call | None, seconds: float) -> float:
 
 
 def worker(library: str) -> None:
-    """Answer cells (JSON, one a line) with seconds a call, or null."""
-    import numpy as np
-
+    """Answer cells (JSON, one a line) with seconds a call, null where there is no such call, or what went wrong."""
     stdout, sys.stdout = sys.stdout, sys.stderr
-    make = MAKERS[library]()
-    data: dict[tuple[str, int], Any] = {}
+    make, last, task, call, restore = None, None, None, None, None
     for line in sys.stdin:
-        function, dtype, mode, size, seconds = json.loads(line)
-        if (dtype, size) not in data:
-            data.clear()
-            rng = np.random.default_rng(1)
-            data[dtype, size] = [rng.standard_normal(size).astype(dtype) for _ in range(2)]
-        x, grad = (a.copy() for a in data[dtype, size])
-        restore = partial(np.copyto, grad, data[dtype, size][1]) if mode == "backward in place" else None
-        a, s, e = ALPHA[function], SCALE[function], _exponent(function)
-        y = x
-        if mode == "backward from output":
-            y = (s * np.where(x > 0, x, a * np.expm1(np.minimum(x, 0) * e))).astype(dtype)
+        *cell, seconds = json.loads(line)
+        answer: float | str | None = None
         try:
-            call = make(function, mode, x, grad, y)
-            answer = best_time(call, restore, seconds) if call else None
+            make = make or LIBRARIES[library][1]()
+            if cell != last:
+                last, task, call = cell, None, None
+                task, restore = prepare(*cell)
+                call = make(task)
+                if call and library not in FLOORS:
+                    check(call, task)
+            if call and task:
+                # With a bias there are whole rows alone: a few elements less.
+                answer = best_time(call, restore, seconds) * cell[-1] / task.x.size
         except Exception as error:
-            print(f"{library}: {function} {dtype} {mode}: {error!r}", file=sys.stderr)
-            answer = None
+            answer = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:150]}"
         print(json.dumps(answer), file=stdout, flush=True)
 
 
 class Library:
     """A worker process with a number of threads."""
 
-    def __init__(self, name: str, threads: int, tflite: str) -> None:
+    def __init__(self, name: str, threads: int, folder: Path) -> None:
         self.name = name
+        self.errors: Counter[str] = Counter()
         limits = ("OMP", "MKL", "NUMBA", "NUMEXPR", "OPENBLAS")
         environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in limits}
-        environment |= {"ELUFAST_TFLITE": tflite, "NUMEXPR_MAX_THREADS": str(threads)}
+        environment |= {"NUMEXPR_MAX_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--worker", name],
             stdin=subprocess.PIPE,
@@ -421,93 +616,99 @@ class Library:
         try:
             self.process.stdin.write(json.dumps(cell) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
+            answer = json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
             sys.exit(f"{self.name}: its process has ended; ELUFAST_VERBOSE=1 shows why")
-        answer = json.loads(self.process.stdout.readline() or "null")
-        return float(answer) if answer is not None else None
+        if isinstance(answer, str):
+            self.errors[f"{self.name}, {cell[1]}: {answer}"] += 1
+            return None
+        return answer  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        self.process.communicate()
 
-
-Cell = tuple[str, str, int, str, int]
+Cell = tuple[str, str, int, str, int]  # function, dtype, threads, mode, size
 Times = dict[Cell, dict[str, float]]
+Leads = dict[Cell, tuple[float, str]]
 
 
-def measure(options: argparse.Namespace, names: list[str]) -> Times:
+def measure(options: argparse.Namespace, names: list[str]) -> tuple[Times, Counter[str]]:
+    """Times, and what went wrong: how often."""
     times: Times = {}
+    errors: Counter[str] = Counter()
     for threads in options.threads:
-        workers = {name: Library(name, threads, options.tflite) for name in names}
+        workers = [Library(name, threads, options.output.resolve()) for name in names]
         grid = list(itertools.product(options.dtypes, options.sizes, options.functions, options.modes))
         for k, (dtype, size, function, mode) in enumerate(grid):
             best: dict[str, float] = {}
+            asked = workers
             for _ in range(options.rounds):
-                for name, library in workers.items():
-                    if _ and name not in best:
-                        continue
+                for library in asked:
                     seconds = library.time(function, dtype, mode, size, options.seconds)
                     if seconds is not None:
-                        best[name] = min(best.get(name, math.inf), seconds)
+                        best[library.name] = min(best.get(library.name, math.inf), seconds)
+                asked = [library for library in asked if library.name in best]
             times[function, dtype, threads, mode, size] = best
             if sys.stderr.isatty():
                 print(f"\r{threads} threads, {k + 1} of {len(grid)} ", end="", file=sys.stderr)
-        for library in workers.values():
-            library.close()
+        for library in workers:
+            library.process.communicate()
+            errors.update(library.errors)
     print(file=sys.stderr)
-    return times
+    return times, errors
 
 
-def leads(times: Times) -> dict[Cell, float]:
-    """How many times as long the fastest alternative takes, for each cell that has one."""
+def leads(times: Times, *rivals: str) -> Leads:
+    """How many times as long the fastest alternative takes, and its name, for each cell that has one."""
     lead = {}
     for cell, best in times.items():
-        others = [t for name, t in best.items() if name != "elufast" and name not in FLOORS]
+        others = [(best[name], name) for name in rivals or best.keys() - set(NO_ALTERNATIVES) if name in best]
         if others and "elufast" in best:
-            lead[cell] = min(others) / best["elufast"]
+            lead[cell] = min(others)[0] / best["elufast"], min(others)[1]
     return lead
 
 
-def leads_table(times: Times) -> str:
-    """The leads, a column for each size, as Markdown."""
-    lead = leads(times)
-    sizes = sorted({cell[4] for cell in lead})
-    rows = [
-        f"| function | dtype | threads | mode | {' | '.join(f'n {size}' for size in sizes)} |",
-        "|---" * 4 + "|---:" * len(sizes) + "|",
-    ]
-    for row in dict.fromkeys(cell[:4] for cell in sorted(lead)):
-        values = [lead.get((*row, size)) for size in sizes]
-        rows.append(f"| {' | '.join(map(str, row))} | {' | '.join('' if v is None else f'{v:.2f}' for v in values)} |")
-    return "\n".join(rows)
+def mean(lead: Leads) -> str:
+    return f"{math.exp(sum(math.log(value) for value, _ in lead.values()) / len(lead)):.2f}" if lead else "-"
 
 
 def summary(times: Times) -> str:
-    """Cells that elufast loses, and the geometric mean of its lead over the fastest alternative."""
+    """How far ahead, and the cells that are behind by more than 3 %."""
     lead = leads(times)
-    lost = sorted((value, cell) for cell, value in lead.items() if value < 1)
-    mean = math.exp(sum(map(math.log, lead.values())) / max(len(lead), 1))
-    lines = [
-        f"{len(lead)} cells with an alternative; elufast is the fastest in {len(lead) - len(lost)}.",
-        f"Geometric mean of (fastest alternative / elufast): {mean:.1f}.",
+    behind = sorted((value, cell, name) for cell, (value, name) in lead.items() if value < 1 / 1.03)
+    first = sum(value >= 1 for value, _ in lead.values())
+    text = f"""\
+{len(lead)} cells with an alternative: elufast is the fastest in {first}, up to 3 % behind in \
+{len(lead) - first - len(behind)}, further behind in {len(behind)}.
+Geometric mean of (alternative / elufast): {mean(lead)} with the fastest of all, \
+{mean(leads(times, "PyTorch"))} with PyTorch.
+"""
+    for value, (function, dtype, threads, mode, size), name in behind:
+        text += f"\n- {function} {dtype} {mode}, {size} elements, {threads} threads: {1 / value:.2f} times {name}"
+    return text
+
+
+def markdown(head: list[str], rows: list[list[str]], words: int) -> str:
+    rule = "|---" * words + "|---:" * (len(head) - words) + "|"
+    return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def leads_table(times: Times) -> str:
+    """The leads, a column for each size."""
+    lead = leads(times)
+    sizes = sorted({cell[4] for cell in lead})
+    rows = [
+        [*map(str, row), *(f"{lead[(*row, n)][0]:.2f}" if (*row, n) in lead else "" for n in sizes)]
+        for row in sorted({cell[:4] for cell in lead})
     ]
-    for value, (function, dtype, threads, mode, size) in lost:
-        best = times[function, dtype, threads, mode, size]
-        winner = min((t, n) for n, t in best.items() if n != "elufast" and n not in FLOORS)[1]
-        lines.append(
-            f"behind: {function} {dtype} {mode}, {size} elements, {threads} threads: {1 / value:.2f} times {winner}"
-        )
-    return "\n".join(lines)
+    return markdown(["function", "dtype", "threads", "mode", *(f"n {n}" for n in sizes)], rows, 4)
 
 
-def table(times: Times, names: list[str]) -> str:
-    """Nanoseconds an element (a call for one element), as Markdown."""
+def times_table(times: Times, names: list[str]) -> str:
     shown = [name for name in names if any(name in best for best in times.values())]
-    rows = ["| function | dtype | threads | mode | n | " + " | ".join(shown) + " |"]
-    rows.append("|---" * (5 + len(shown)) + "|")
-    for (function, dtype, threads, mode, size), best in times.items():
-        cells = [f"{best[n] / size * 1e9:.3g}" if n in best else "" for n in shown]
-        rows.append(f"| {function} | {dtype} | {threads} | {mode} | {size} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+    rows = [
+        [*map(str, cell), *(f"{best[n] / cell[4] * 1e9:.3g}" if n in best else "" for n in shown)]
+        for cell, best in times.items()
+    ]
+    return markdown(["function", "dtype", "threads", "mode", "n", *shown], rows, 5)
 
 
 def picture(times: Times, names: list[str], path: Path) -> None:
@@ -517,89 +718,96 @@ def picture(times: Times, names: list[str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    threads = sorted({cell[2] for cell in times})
-    figure, axes = pyplot.subplots(len(DTYPES), len(threads), figsize=(6 * len(threads), 8), sharex=True, squeeze=False)
-    for row, dtype in zip(axes, DTYPES, strict=True):
-        for axis, count in zip(row, threads, strict=True):
-            for index, name in enumerate(names):
-                points = []
-                for size in SIZES:
-                    for mode in ("out", "new", "in place"):
-                        best = times.get(("elu", dtype, count, mode, size), {})
-                        if name in best and (mode == "out" or name not in FLOORS):
-                            points.append((size, best[name] / size * 1e9))
-                            break
-                if points:
-                    own = name == "elufast"
-                    axis.plot(
-                        *zip(*points, strict=True),
-                        label=name,
-                        color="black" if own else f"C{index % 10}",
-                        linewidth=2.5 if own else 1.2,
-                        linestyle=":" if name in FLOORS else "-",
-                        marker="o" if own else None,
-                    )
-            axis.set(xscale="log", yscale="log", title=f"{dtype}, {count} thread{'s' * (count > 1)}")
-            axis.grid(alpha=0.3)
-    for axis in axes[-1]:
-        axis.set_xlabel("elements")
-    for row in axes:
-        row[0].set_ylabel("ns an element")
-    handles = {}
-    for axis in axes.flat:
-        lines, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=4 * len(threads), frameon=False)
+    dtypes, threads = list(dict.fromkeys(cell[1] for cell in times)), list(dict.fromkeys(cell[2] for cell in times))
+    shape, size = (len(dtypes), len(threads)), (6 * len(threads), 4 * len(dtypes))
+    figure, axes = pyplot.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained")
+    handles: dict[str, Any] = {}
+    for axis, (dtype, count) in zip(axes.flat, itertools.product(dtypes, threads), strict=True):
+        for index, name in enumerate(names):
+            own, floor = name == "elufast", name in FLOORS
+            points = {}
+            for n, mode in itertools.product(
+                sorted({cell[4] for cell in times}), ("out",) if floor else ("new", "out")
+            ):
+                best = times.get(("elu", dtype, count, mode, n), {})
+                if name in best:
+                    points[n] = best[name] / n * 1e9  # with out where there are both
+            style = ":" if floor else "--" if index > 10 else "-"
+            color, width, marker = ("black", 2.5, "o") if own else (f"C{index % 10}", 1.2, None)
+            if points:
+                (handles[name],) = axis.plot(
+                    *zip(*points.items(), strict=True), style, c=color, lw=width, marker=marker
+                )
+        axis.set(xscale="log", yscale="log", title=f"{dtype}, {count} thread{'s' * (count > 1)}")
+        axis.set(xlabel="elements", ylabel="ns an element")
+        axis.grid(alpha=0.3)
+        axis.label_outer()
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncol=4 * len(threads), frameon=False)
     figure.suptitle("ELU, time an element")
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=90, bbox_inches="tight")
+    figure.savefig(path, dpi=90)
 
 
-def machine() -> str:
-    cpu = platform.processor() or platform.machine()
+def machine(names: list[str]) -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = models[0].split(":")[1].strip() if models else cpu
-    return f"{os.cpu_count()} cores of {cpu}, {platform.system()}"
+    cpu = re.search(r"model name\s*: (.+)", info.read_text() if info.exists() else "")
+    cores = f"{os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}"
+    parts = [cores, platform.system(), f"Python {platform.python_version()}"]
+    for module in dict.fromkeys("mkl" if name == "MKL" else LIBRARIES[name][0] for name in names):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            parts.append(f"{module} {importlib.metadata.version(module)}")
+    return ", ".join(parts)
 
 
-def main() -> None:
+REPORT = """\
+# Beside the alternatives, cell by cell
+
+{text}
+
+## How many times as long the fastest alternative takes
+
+{leads}
+
+## Times, ns an element
+
+For n = 1 it is ns a call. No alternatives: `add + elu_` is two passes; `copy` and `multiply` move the same bytes.
+
+{times}
+"""
+
+
+def main() -> int:
     def listed(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
         return lambda text: [convert(word.strip()) for word in text.split(",")]
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--libraries", type=listed(str), default=list(MAKERS))
-    parser.add_argument("--functions", type=listed(str), default=list(FUNCTIONS))
-    parser.add_argument("--dtypes", type=listed(str), default=list(DTYPES))
-    parser.add_argument("--threads", type=listed(int), default=list(THREADS))
-    parser.add_argument("--modes", type=listed(str), default=list(MODES))
-    parser.add_argument("--sizes", type=listed(int), default=list(SIZES))
+    for name, default in (("libraries", LIBRARIES), ("functions", ALPHA), ("dtypes", DTYPES), ("modes", MODES)):
+        parser.add_argument(f"--{name}", type=listed(str), default=list(default))
+    for name, numbers in (("threads", THREADS), ("sizes", SIZES)):
+        parser.add_argument(f"--{name}", type=listed(int), default=list(numbers))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.02, help="a library, a cell and a round")
-    parser.add_argument(
-        "--tflite", default=str(Path(__file__).with_name("elu.tflite")), help="a model of one ELU, for XNNPACK"
-    )
     parser.add_argument("--output", type=Path, default=Path("build/peers"))
     options = parser.parse_args()
     if options.worker:
         worker(options.worker)
-        return
-    names = [n for n in options.libraries if importlib.util.find_spec(MODULES[n])]
-    missing = sorted(set(options.libraries) - set(names))
-    if missing:
+        return 0
+    names = [name for name in options.libraries if installed(name)]
+    if missing := sorted(set(options.libraries) - set(names)):
         print("left out:", ", ".join(missing), file=sys.stderr)
-    times = measure(options, names)
+    times, errors = measure(options, names)
+    text = f"`{shlex.join(['python', 'tools/peers.py', *sys.argv[1:]])}` on {machine(names)}.\n\n{summary(times)}"
+    if errors:
+        text += "\n\nNot timed:\n" + "".join(f"\n- {problem} ({count} cells)" for problem, count in errors.items())
+    print(text)
     options.output.mkdir(parents=True, exist_ok=True)
-    text = f"{machine()}\n\n{summary(times)}\n"
-    (options.output / "peers.md").write_text(f"{text}\n{leads_table(times)}\n\n{table(times, names)}\n")
-    records = [[*cell, best] for cell, best in times.items()]
-    (options.output / "peers.json").write_text(json.dumps(records))
+    report = REPORT.format(text=text, leads=leads_table(times), times=times_table(times, names))
+    (options.output / "peers.md").write_text(report)
+    (options.output / "peers.json").write_text(json.dumps([[*cell, best] for cell, best in times.items()]))
     if importlib.util.find_spec("matplotlib"):
         picture(times, names, options.output / "peers.png")
-    print(text)
+    return int(any(WRONG in problem for problem in errors))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
