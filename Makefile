@@ -189,7 +189,7 @@ torch-step: .venv-peers/ready ## time PyTorch models, and ELU alone, with PyTorc
 	.venv-peers/bin/python tools/torch_step.py --sizes
 
 torch-fuzz: .venv/ready ## a million random tensors through PyTorch against the plain functions, to the bit
-	.venv/bin/python tools/torch_step.py --fuzz 230000
+	.venv/bin/python tools/torch_step.py --fuzz 80000
 
 BENCH ?= .
 bench: .venv-bench/ready ## asv: benchmark the current commit; BENCH=<regex> picks benchmarks

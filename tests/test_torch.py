@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import doctest
 import io
-import os
 import re
 import runpy
-import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -319,6 +318,8 @@ def test_opinfo(kernels: str, name: str) -> None:
     for dtype in sorted(op.dtypes, key=str):
         for samples in (op.sample_inputs("cpu", dtype), op.reference_inputs("cpu", dtype)):
             for s in samples:
+                if s.input.numel() > 100_000:  # those of a million elements: a test of its own
+                    continue
                 got = op(s.input, *s.args, **s.kwargs)
                 elufast.torch.uninstall()
                 expected = op(s.input, *s.args, **s.kwargs)
@@ -386,6 +387,8 @@ X = torch.linspace(-2, 2, 30).reshape(5, 6)
 
 
 def onnx_program(m: Any) -> Any:
+    if elufast.torch.status() != "native":
+        pytest.skip("takes seconds, and knows nothing of kernels")
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     program = torch.onnx.export(m, (X,), dynamo=True, verbose=False)
@@ -524,6 +527,8 @@ def of_child(method: str) -> Any:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(kernels: str, method: str) -> None:
     """A forked process keeps the kernels, a spawned one is to call install() itself."""
+    if (method, kernels) == ("spawn", "python"):
+        pytest.skip("imports PyTorch again, to no other end than under native")
     state, value = of_child(method)
     assert state == (kernels if method == "fork" else "off")
     assert value == pytest.approx(np.expm1(-1.0))
@@ -651,38 +656,39 @@ def test_the_folder_of_extensions(compiler: Path, tmp_path: Path, monkeypatch: p
         assert str(part) in library.name
 
 
+def install_and_compare() -> None:
+    elufast.torch.install(True)
+    assert same(F.elu(X), elufast.elu(X.numpy()))
+
+
 @needs_compiler
 @needs_linux
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_sixteen_processes_at_once(compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DELAY", "1")
-    printed = run_python(
-        "import os, sys, torch, elufast, elufast.torch\n"
-        "children = []\n"
-        "for _ in range(16):\n"
-        "    if not (pid := os.fork()):\n"
-        "        elufast.torch.install(True)\n"
-        "        x = torch.linspace(-3, 3, 100)\n"
-        "        os._exit(torch.nn.functional.elu(x).numpy().tobytes() != elufast.elu(x.numpy()).tobytes())\n"
-        "    children.append(pid)\n"
-        "print([os.waitpid(pid, 0)[1] for pid in children])\n",
-        timeout=300,
-    )
-    assert printed == f"{[0] * 16}\n"
+    monkeypatch.setenv("DELAY", "0.5")
+    context = torch.multiprocessing.get_context("fork")
+    processes = [context.Process(target=install_and_compare) for _ in range(16)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 16
     assert compiler.read_text() == "x\n"
     assert files(tmp_path) == [".so", "lock"]
 
 
 @needs_compiler
 @needs_linux
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_build_that_was_killed(compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import elufast.torch; print(flush=True); elufast.torch.install(True)"
-    environment = os.environ | {"DELAY": "20", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        process.stderr.readline()  # it has begun
-        while not compiler.exists():
-            pass
-        process.kill()
+    monkeypatch.setenv("DELAY", "3")
+    process = torch.multiprocessing.get_context("fork").Process(target=install_and_compare)
+    process.start()
+    while not compiler.exists():  # it has begun
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    monkeypatch.setenv("DELAY", "0")
     assert len(files(tmp_path)) == 2
     with elufast.torch.installed(True):
         assert same(F.elu(X), elufast.elu(X.numpy()))

@@ -1,6 +1,6 @@
 """Times PyTorch models with PyTorch's own ELU and with elufast's kernels in its place.
 
-    python tools/torch_step.py [--only EnCodec] [--threads 2] [--rounds 20] [--dtypes float32,bfloat16] [--compile]
+    python tools/torch_step.py [--only EnCodec] [--threads 2] [--seconds 5] [--dtypes float32] [--compile]
     python tools/torch_step.py --sizes      the activation alone, by size, with 1 and 2 threads
     python tools/torch_step.py --fuzz N     N random calls against the plain functions, to the bit
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 import elufast.torch
 
-SIZES = (1, 10, 100, 1_000, 10_000, 30_000, 40_000, 70_000, 100_000, 300_000, 1_000_000, 10_000_000)
+SIZES = (1, 100, 1_000, 10_000, 30_000, 70_000, 100_000, 1_000_000, 10_000_000)
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -183,57 +183,61 @@ def best_times(call: Callable[[], Any], options: argparse.Namespace) -> tuple[fl
     call()
     start = time.perf_counter()
     call()
-    number = max(1, int(5e-3 / (time.perf_counter() - start)))
-    for _ in range(options.rounds):
+    now = time.perf_counter()
+    number, end = max(1, int(5e-3 / (now - start))), now + options.seconds
+    while now < end or math.inf in best:
         for k, switch in enumerate((elufast.torch.uninstall, elufast.torch.install)):
             switch()
-            call()
+            if number > 1:
+                call()
             start = clock()
             for _ in range(number):
                 call()
             best[k] = min(best[k], (clock() - start) / number)
+        now = time.perf_counter()
     elufast.torch.uninstall()
     return best[0], best[1]
 
 
 def steps(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    print(f"{'ms a step':26}{'batch':>6}  {'':22}{'PyTorch':>10}{'elufast':>10}{'ratio':>8}", end="")
-    print(f"{'compiled':>10}" if options.compile else "")
-    for name, (build, shapes) in MODELS.items():
-        if not name.startswith(options.only):
-            continue
-        for dtype in options.dtypes.split(","):
+    for dtype in (options.dtypes or "float32,bfloat16").split(","):
+        print(f"\n{dtype}, ms a step, threads: {options.threads}\n")
+        columns = [f" {what}: PyTorch | with elufast | |" for what in ("inference", "training")]
+        print("| model | batch |" + "".join(c + " compiled |" * options.compile for c in columns))
+        print("|---" * (10 if options.compile else 8) + "|")
+        for name, (build, shapes) in MODELS.items():
+            if not name.startswith(options.only):
+                continue
             torch.manual_seed(0)
             model = build().to(getattr(torch, dtype))
             for shape in shapes:
                 x = torch.randn(shape, dtype=getattr(torch, dtype))
-                for what, make in (("inference", inference), ("training", training_step)):
+                print(f"| {name} | {shape[0]} ", end="", flush=True)
+                for make in (inference, training_step):
                     t, e = best_times(make(model, x), options)
-                    line = f"{name:26}{shape[0]:>6}  {dtype:11}{what:11}{1e3 * t:10.3f}{1e3 * e:10.3f}{t / e:8.2f}"
+                    print(f"| {1e3 * t:.3g} | {1e3 * e:.3g} | {t / e:.2f} ", end="", flush=True)
                     if options.compile:
-                        compiled = min(best_times(make(torch.compile(model), x), options))
-                        line += f"{1e3 * compiled:10.3f}"
-                    print(line, flush=True)
+                        print(f"| {1e3 * min(best_times(make(torch.compile(model), x), options)):.3g} ", end="")
+                print("|", flush=True)
 
 
 def sizes(options: argparse.Namespace) -> None:
-    print(f"{'us a call':11}{'threads':>8}{'elements':>10}{'forward':>13}{'':>17}{'and backward':>18}")
-    for dtype in options.dtypes.split(","):
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            for size in SIZES:
+    dtypes = (options.dtypes or "float32,float64,bfloat16,float16").split(",")
+    print("\nPyTorch's time divided by elufast's, forward / forward and backward\n")
+    print("| threads | elements | " + " | ".join(dtypes) + " |")
+    print("|---" * (2 + len(dtypes)) + "|")
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for size in SIZES:
+            print(f"| {threads} | {size:_} ".replace("_", " "), end="", flush=True)
+            for dtype in dtypes:
                 x = torch.randn(size, dtype=getattr(torch, dtype))
                 leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
-                calls: list[Callable[[], Any]] = [
-                    lambda x=x: F.elu(x),
-                    lambda leaf=leaf, grad=grad: torch.autograd.grad(F.elu(leaf), leaf, grad),
-                ]
-                line = f"{dtype:11}{threads:8}{size:10}"
-                for call in calls:
-                    t, e = best_times(call, options)
-                    line += f"{1e6 * t:12.2f}{1e6 * e:10.2f}{t / e:8.2f}"
-                print(line, flush=True)
+                forward = best_times(lambda x=x: F.elu(x), options)
+                both = best_times(lambda leaf=leaf, g=grad: torch.autograd.grad(F.elu(leaf), leaf, g), options)
+                print(f"| {forward[0] / forward[1]:.2f} / {both[0] / both[1]:.2f} ", end="", flush=True)
+            print("|", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------ fuzz
@@ -287,33 +291,33 @@ def fuzz(options: argparse.Namespace) -> None:
     start, tensors = time.perf_counter(), 0
     for case in range(options.fuzz):
         torch.set_num_threads(int(rng.integers(1, 4)))
-        name, function, alpha = functions[rng.integers(len(functions))]
         dtype = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[rng.integers(4)]
         made = layouts(rng, dtype)
         x, grad, out = next(made), next(made), next(made).clone(memory_format=torch.preserve_format)
-        forward, backward = getattr(elufast, name), getattr(elufast, f"{name}_backward")
-        y = forward(array(x), *alpha)
         leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-        inplace = leaf.detach().clone(memory_format=torch.preserve_format)
-        function(inplace, *alpha, inplace=True)
-        checks = [
-            (function(x, *alpha), y),
-            (inplace, y),
-            (torch.autograd.grad(function(leaf, *alpha), leaf, grad)[0], backward(array(grad), array(x), *alpha)),
-        ]
-        if name == "elu":
-            checks.append((torch.ops.aten.elu.out(x, *alpha, out=out), y))
-        if not alpha or alpha[0] > 0:
-            (got,) = torch.autograd.grad(function(leaf * 1, *alpha, inplace=True), leaf, grad)
-            checks.append((got, backward(array(grad), y, *alpha, from_output=True)))
-        tensors += len(checks)
-        for k, (got, expected) in enumerate(checks):
-            if bits(array(got)) != bits(expected):
-                raise SystemExit(
-                    f"seed {options.seed}, case {case}, check {k}: {name}{alpha} {dtype} {x.shape} {x.stride()}"
-                )
-        if case % 100_000 == 99_999:
-            print(f"{case + 1} cases, {time.perf_counter() - start:.0f} s", flush=True)
+        plain_x, plain_grad = array(x), array(grad)
+        for k in rng.permutation(len(functions))[:3]:
+            name, function, alpha = functions[k]
+            backward = getattr(elufast, f"{name}_backward")
+            y = getattr(elufast, name)(plain_x, *alpha)
+            inplace = leaf.detach().clone(memory_format=torch.preserve_format)
+            function(inplace, *alpha, inplace=True)
+            (slope,) = torch.autograd.grad(function(leaf, *alpha), leaf, grad)
+            checks = [
+                (function(x, *alpha), y),
+                (inplace, y),
+                (slope, backward(plain_grad, plain_x, *alpha)),
+            ]
+            if name == "elu":
+                checks.append((torch.ops.aten.elu.out(x, *alpha, out=out), y))
+            if not alpha or alpha[0] > 0:
+                (got,) = torch.autograd.grad(function(leaf * 1, *alpha, inplace=True), leaf, grad)
+                checks.append((got, backward(plain_grad, y, *alpha, from_output=True)))
+            tensors += len(checks)
+            if any(bits(array(got)) != bits(expected) for got, expected in checks):
+                raise SystemExit(f"seed {options.seed}, case {case}: {name}{alpha} {dtype} {x.shape} {x.stride()}")
+        if case % 10_000 == 9_999:
+            print(f"{case + 1} cases, {tensors} tensors, {time.perf_counter() - start:.0f} s", flush=True)
     print(f"{options.fuzz} cases, {tensors} tensors, all equal to the bit")
 
 
@@ -321,8 +325,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="models whose names begin so")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, for the models")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--seconds", type=float, help="for each two times; 2, for models 5")
+    parser.add_argument("--dtypes", help="float32,bfloat16; alone float64 and float16 too")
     parser.add_argument("--compile", action="store_true", help="time torch.compile too, which elufast does not touch")
     parser.add_argument("--cpu", action="store_true", help="CPU time, with --threads 1 where the machine is busy")
     parser.add_argument("--sizes", action="store_true")
@@ -331,6 +335,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.fuzz:
         return fuzz(options)
+    options.seconds = options.seconds or (2 if options.sizes else 5)
     elufast.torch.install(True)
     print(f"PyTorch {torch.__version__}, elufast level {elufast.runtime_info()['level']}")
     (sizes if options.sizes else steps)(options)

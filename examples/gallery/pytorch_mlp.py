@@ -38,7 +38,7 @@ split = train_test_split(x, torch.tensor(digits.target), test_size=0.2, stratify
 train_x, test_x, train_y, test_y = split
 
 
-def network(activation, depth=8, width=256):
+def network(activation, depth=8, width=128):
     torch.manual_seed(0)
     layers = []
     for k in range(depth):
@@ -54,7 +54,7 @@ def network(activation, depth=8, width=256):
 # --------
 
 
-def train(model, epochs=10, batch=128):
+def train(model, epochs=8, batch=128):
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     losses = []

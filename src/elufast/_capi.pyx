@@ -3,9 +3,12 @@
 Each works in the thread that calls it, in the default floating-point mode, and needs no GIL. ``out`` may be an input
 itself, but must not overlap one otherwise.
 """
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from elufast._core cimport F32, F64, Plan, itemsize, loops, plan, plan_scalars, run as run_plan, run_strided
+from elufast._core cimport (
+    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, itemsize, loops, plan, plan_scalars, run as run_plan,
+    run_strided,
+)
 from elufast._elu cimport *
 
 
@@ -98,6 +101,38 @@ cdef int celu_backward_array(
     return typed(CELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
 
 
-def for_torch() -> tuple[int, int, int, int]:
-    """The addresses of _core's plan_scalars, run and run_strided, and the bytes of a Plan."""
-    return <size_t> <void*> plan_scalars, <size_t> <void*> run_plan, <size_t> <void*> run_strided, sizeof(Plan)
+cdef void tensors(
+    int mode, int code, int axes, int unit, double alpha, double scale, double input_scale, const int64_t* shape,
+    char** operands, const int64_t** strides,
+) noexcept nogil:
+    """PyTorch's elu and elu_backward. x, grad (any where there is none) and out are of one shape, with strides of so
+    many units of bytes."""
+    cdef Plan p
+    cdef ptrdiff_t lengths[MAX_AXES]
+    cdef ptrdiff_t steps[3][MAX_AXES]
+    cdef char* data[OPERANDS]
+    cdef const ptrdiff_t* steps_of[OPERANDS]
+    cdef int i, k
+    if mode == DO_FROM_OUTPUT and alpha == 0:  # y has no y / alpha; x > 0 is all that counts
+        mode = DO_BACKWARD
+    plan_scalars(&p, <Mode> mode, alpha, scale, input_scale, code)
+    data[X], data[GRAD], data[BIAS], data[OUT] = operands[0], operands[1], NULL, operands[2]
+    if mode == DO_FORWARD:
+        data[GRAD] = NULL
+    if axes == 1:
+        run_plan(
+            &p, data[X], unit * strides[0][0], data[GRAD], unit * strides[1][0], data[OUT], unit * strides[2][0],
+            shape[0],
+        )
+        return
+    for i in range(axes):
+        lengths[i] = shape[i]
+        for k in range(3):
+            steps[k][i] = unit * strides[k][i]
+    steps_of[X], steps_of[GRAD], steps_of[BIAS], steps_of[OUT] = steps[0], steps[1], NULL, steps[2]
+    run_strided(&p, axes, lengths, data, steps_of)
+
+
+def for_torch() -> int:
+    """The address of `tensors`."""
+    return <size_t> <void*> tensors

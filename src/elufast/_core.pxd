@@ -25,6 +25,7 @@ cdef struct Plan:  # a function of one alpha and dtype
     elu_kernel_t exact  # of half precision: where a result is near the middle of two halves
     elu_params_t s
     int op, code
+    bint halves  # the kernel takes them as they are
     bint sums  # forward, and x > 0 is the result
 
 cdef struct Job:  # what a call's threads have in common
@@ -77,7 +78,9 @@ cdef inline void choose(Plan* p, int op, int code) noexcept nogil:
     p.op, p.code = op, code
     p.sums = op < ELU_BACKWARD and p.s.s_hi == 1 and p.s.a_hi > 0
     p.kernel = loops.kernels[code == F64][op]
-    p.exact = NULL
+    p.exact, p.halves = NULL, code >= F16 and op == ELU_FROM_OUTPUT
+    if p.halves:
+        p.kernel = loops.outputs[code - F16]
     if code >= F16 and op < ELU_FROM_OUTPUT:
         p.exact = loops.kernels[0][ELU_EXACT + (ELU_BACKWARD if op >= ELU_BACKWARD else 0)]
 

@@ -252,7 +252,7 @@ cdef const char* loaded(
         gathered = &buffers.halves[k][0] if code >= F16 else numbers
         elu_gather(gathered, data, stride, n, 0, 1, size, job.swapped[k])
         data = gathered
-    if code < F16:
+    if code < F16 or job.plan.halves:
         return data
     loops.load[code - F16](data, numbers, n, NULL)
     return numbers
@@ -292,7 +292,7 @@ cdef void block(
             loops.add[p.code == F64](x, second, &buffers.numbers[X][0], n)
             x = &buffers.numbers[X][0]
         second = loaded(job, GRAD, grad, strides[GRAD], n, buffers)
-    if p.code < F16:
+    if p.code < F16 or p.halves:
         p.kernel(x, second, to, n, &p.s, NULL)
     else:
         p.kernel(x, second, numbers, n, &p.s, NULL)
@@ -343,7 +343,7 @@ cdef void span(
     if stream or x_ahead or grad_ahead:
         most = min(most, (STREAMED if stream and not job.backward else SHORT) >> shift)
     if (
-        p.code < F16 and straight(job, X, strides) and straight(job, OUT, strides)
+        (p.code < F16 or p.halves) and straight(job, X, strides) and straight(job, OUT, strides)
         and (straight(job, GRAD, strides) and not job.biased if job.backward
              else not job.biased or straight(job, BIAS, strides))
     ):

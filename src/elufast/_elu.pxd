@@ -39,6 +39,10 @@ cdef extern from "_elu.h" nogil:
 cdef extern from "_half.h" nogil:
     void elu_load_f16(const uint16_t* x, float* out, ptrdiff_t n) noexcept
     void elu_store_f16(const float* y, uint16_t* out, ptrdiff_t n) noexcept
+    void elu_outputs_f16(
+        const uint16_t* y, const uint16_t* grad, uint16_t* out, ptrdiff_t n, elu_params_t s) noexcept
+    void elu_outputs_bf16(
+        const uint16_t* y, const uint16_t* grad, uint16_t* out, ptrdiff_t n, elu_params_t s) noexcept
     uint32_t elu_middle_f16(float y, uint32_t sign) noexcept
     uint32_t elu_perhaps_middle_f16(float y, uint32_t sign) noexcept
     float elu_from_bf16(uint16_t h) noexcept
@@ -61,6 +65,7 @@ cdef extern from "_span.h" nogil:
     ) noexcept nogil
     ctypedef struct elu_loops_t:
         elu_kernel_t kernels[2][ELU_KERNELS]
+        elu_kernel_t outputs[2]
         elu_add_t add[2]
         elu_load_t load[2]
         elu_store_t store[2]

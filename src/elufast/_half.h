@@ -88,4 +88,40 @@ static inline void elu_store_f16(const float *y, uint16_t *out, ptrdiff_t n) {
         out[i] = elu_to_f16(y[i]);
 }
 
+/* The derivative from the output, times grad. Two bfloat16 are computed as one word: no element changes its place in a
+ * register. A NaN of theirs has no bits that would be rounded. */
+static inline uint32_t elu_output_bf16(uint32_t grad, uint32_t y, elu_params_t s) {
+    uint32_t u = elu_u32(elu_from_output_f32(elu_f32(grad), elu_f32(y), s));
+    return u + 0x7fff + ((u >> 16) & 1);
+}
+
+static inline void elu_outputs_bf16(const uint16_t *y, const uint16_t *grad, uint16_t *out, ptrdiff_t n,
+                                    elu_params_t s) {
+    for (ptrdiff_t i = 0; i < n / 2; i++) {
+        uint32_t a, b, c;
+        memcpy(&a, y + 2 * i, 4);
+        memcpy(&b, grad + 2 * i, 4);
+        c = (elu_output_bf16(b & 0xffff0000, a & 0xffff0000, s) & 0xffff0000) |
+            elu_output_bf16(b << 16, a << 16, s) >> 16;
+        memcpy(out + 2 * i, &c, 4);
+    }
+    if (n & 1)
+        out[n - 1] = (uint16_t)(elu_output_bf16((uint32_t)grad[n - 1] << 16, (uint32_t)y[n - 1] << 16, s) >> 16);
+}
+
+static inline void elu_outputs_f16(const uint16_t *y, const uint16_t *grad, uint16_t *out, ptrdiff_t n,
+                                   elu_params_t s) {
+    ptrdiff_t i = 0;
+    for (; i < n - 7; i += 8) {
+        float a[8], b[8];
+        elu_load_f16(y + i, a, 8);
+        elu_load_f16(grad + i, b, 8);
+        for (int k = 0; k < 8; k++)
+            a[k] = elu_from_output_f32(b[k], a[k], s);
+        elu_store_f16(a, out + i, 8);
+    }
+    for (; i < n; i++)
+        out[i] = elu_to_f16(elu_from_output_f32(elu_from_f16(grad[i]), elu_from_f16(y[i]), s));
+}
+
 #endif

@@ -261,6 +261,15 @@ cdef bint store(
     return middle != 0
 
 
+cdef void outputs(
+    const uint16_t* y, const uint16_t* grad, uint16_t* out_, Py_ssize_t n, const elu_params_t* p, const half* kind
+) noexcept nogil:
+    if half is elu_float16:
+        elu_outputs_f16(y, grad, out_, n, p[0])
+    else:
+        elu_outputs_bf16(y, grad, out_, n, p[0])
+
+
 cdef float one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
     return elufast_one_f32(family, mode, grad, x, alpha)
 
@@ -286,6 +295,7 @@ table.kernels[1][:] = [
     <Kernel> backward[double, elu_celu], <Kernel> backward[double, elu_any], <Kernel> backward[double, elu_exact],
     <Kernel> backward[double, elu_output], <Kernel> backward[double, elu_output_any],
 ]
+table.outputs[:] = [<Kernel> outputs[elu_float16], <Kernel> outputs[elu_bfloat16]]
 table.add[:] = [<elu_add_t> add[float], <elu_add_t> add[double]]
 table.load[:] = [<elu_load_t> load[elu_float16], <elu_load_t> load[elu_bfloat16]]
 table.store[:] = [<elu_store_t> store[elu_float16], <elu_store_t> store[elu_bfloat16]]

@@ -84,6 +84,7 @@ typedef void (*elu_load_t)(const void *x, void *out, ptrdiff_t n, const void *ha
 typedef int (*elu_store_t)(const void *y, void *out, ptrdiff_t n, int sums, int even, int again, const void *half);
 typedef struct {
     elu_kernel_t kernels[2][ELU_KERNELS]; /* float, double */
+    elu_kernel_t outputs[2];              /* from the output, of float16 and bfloat16 themselves */
     elu_add_t add[2];
     elu_load_t load[2]; /* float16, bfloat16 */
     elu_store_t store[2];

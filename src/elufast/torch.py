@@ -38,7 +38,7 @@ from elufast import _capi
 __all__ = ["install", "installed", "status", "uninstall"]
 
 _SOURCE = Path(__file__).with_name("_torch.cpp")
-_PREPARE, _RUN, _RUN_STRIDED, _PLAN_BYTES = _capi.for_torch()
+_TENSORS = _capi.for_torch()
 
 _lock = threading.RLock()
 _status = "off"
@@ -48,8 +48,7 @@ _kernels: Any = None  # what ends the registration: the built library, or a torc
 def install(native: bool | None = None) -> None:
     """From now on elufast computes PyTorch's elu, selu and celu of CPU tensors, in every model of this process.
 
-    Forward and backward, in place and with ``out=``; float32, float64, float16 and bfloat16 of any strides. All else
-    is as before.
+    Of float32, float64, float16 and bfloat16, any strides, in place and with ``out=`` too; all else is as before.
 
     Parameters
     ----------
@@ -186,9 +185,8 @@ def _native_kernels() -> ctypes.CDLL:
 
 
 def _register(library: ctypes.CDLL) -> ctypes.CDLL:
-    library.elufast_install.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
-    library.elufast_install.restype = ctypes.c_char_p
-    if error := library.elufast_install(_PREPARE, _RUN, _RUN_STRIDED, _PLAN_BYTES):
+    library.elufast_install.argtypes, library.elufast_install.restype = [ctypes.c_void_p], ctypes.c_char_p
+    if error := library.elufast_install(_TENSORS):
         raise RuntimeError(f"elufast's kernels for PyTorch: {error.decode()}")
     return library
 
@@ -197,35 +195,26 @@ def _register(library: ctypes.CDLL) -> ctypes.CDLL:
 # Results are allocated, and an out= is checked and resized, by operators of PyTorch that have the same rules. What does
 # not lie in memory as the result does is copied first.
 
-_FORWARD, _BACKWARD, _FROM_OUTPUT = range(3)
 _CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
-_prepare = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_double] * 3, ctypes.c_int)(_PREPARE)
-_run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_void_p, ctypes.c_ssize_t] * 3, ctypes.c_ssize_t)(_RUN)
+_compute = ctypes.CFUNCTYPE(None, *[ctypes.c_int] * 4, *[ctypes.c_double] * 3, *[ctypes.c_void_p] * 3)(_TENSORS)
 
 
-def _fill(out: Tensor, x: Tensor, grad: Tensor | None, mode: int, *scalars: float) -> Tensor:
+def _fill(out: Tensor, x: Tensor, grad: Tensor, mode: int, *scalars: float) -> Tensor:
     if out.dtype not in _CODES:
-        kernel = "elu_cpu" if grad is None else "elu_backward_cpu"
-        name = out.type().rpartition(".")[2].removesuffix("Tensor")
+        kernel, name = "elu_backward_cpu" if mode else "elu_cpu", out.type().rpartition(".")[2].removesuffix("Tensor")
         raise NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
-    if mode == _FROM_OUTPUT and scalars[0] == 0:  # y has no y / alpha; x > 0 is all that counts
-        mode = _BACKWARD
-
-    def alike(a: Tensor) -> Tensor:
-        same = a.dtype == out.dtype and a.shape == out.shape and a.stride() == out.stride()
-        return a if same else torch.empty_like(out).copy_(a)
-
-    plan = ctypes.create_string_buffer(_PLAN_BYTES)
-    _prepare(plan, mode, *scalars, _CODES[out.dtype])
-    x, grad, size = alike(x), None if grad is None else alike(grad), out.element_size()
-    _run(plan, x.data_ptr(), size, None if grad is None else grad.data_ptr(), size, out.data_ptr(), size, out.numel())
+    lies = (out.dtype, out.shape, out.stride())
+    same = [a if (a.dtype, a.shape, a.stride()) == lies else torch.empty_like(out).copy_(a) for a in (x, grad, out)]
+    n, one = ctypes.c_int64(out.numel()), ctypes.c_int64(1)
+    data, strides = ((ctypes.c_void_p * 3)(*at) for at in ([a.data_ptr() for a in same], [ctypes.addressof(one)] * 3))
+    _compute(mode, _CODES[out.dtype], 1, out.element_size(), *scalars, ctypes.byref(n), data, strides)
     return out
 
 
 def _elu(x: Tensor, *scalars: float) -> Tensor:
     out = torch.ops.aten.silu(x) if x.dtype in _CODES else x
-    return _fill(out, x, None, _FORWARD, *scalars, *[1.0] * (3 - len(scalars)))
+    return _fill(out, x, x, 0, *scalars, *[1.0] * (3 - len(scalars)))
 
 
 def _elu_out(x: Tensor, *scalars: float, out: Tensor) -> Tensor:
@@ -235,10 +224,10 @@ def _elu_out(x: Tensor, *scalars: float, out: Tensor) -> Tensor:
 
 def _elu_backward(grad: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor) -> Tensor:
     if is_result and alpha < 0:
-        error = "In-place elu backward calculation is triggered with a negative slope which is not supported."
-        raise RuntimeError(f"{error} Call the out-of-place version instead.")
-    mode = _FROM_OUTPUT if is_result else _BACKWARD
-    return _fill(torch.mul(grad, x), x, grad, mode, alpha, scale, input_scale)
+        raise RuntimeError(
+            "In-place elu backward calculation is triggered with a negative slope which is not supported."
+        )
+    return _fill(torch.mul(grad, x), x, grad, 1 + is_result, alpha, scale, input_scale)
 
 
 def _elu_backward_out(grad: Tensor, *others: Any, grad_input: Tensor) -> Tensor:
