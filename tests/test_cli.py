@@ -555,7 +555,7 @@ def interrupt(number: signal.Signals, folder: Path, *arguments: object) -> tuple
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, "apply", *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
-    while not any(path.stat().st_size > 1 << 20 for path in folder.glob(".*.part")):
+    while not any(path.stat().st_size > 1 << 20 for path in folder.glob(".*.part/*")):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(number)
@@ -585,7 +585,7 @@ def test_signal(tmp_path: Path, huge: Path, out_is_there: bool, number: str, cod
     parts = list(tmp_path.glob(".*.part"))
     assert len(parts) == left
     for part in parts:
-        part.unlink()
+        shutil.rmtree(part)
 
 
 SIGNALLED = """
@@ -760,7 +760,7 @@ def test_in_may_be_out(tmp_path: Path, kind: str) -> None:
 def test_backup_that_differs(tmp_path: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = make_input(tmp_path, ".npy")
     before = contents(tmp_path)
-    monkeypatch.setattr(_apply, "_copy", lambda name, reader, writer, advance: writer.write(reader.read(5)))
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(source.read_bytes()[:5]))
     assert "x.npy.bak: the copy differs" in fails("apply", "elu", path, "--in-place", "--backup")
     assert contents(tmp_path) == before
 
@@ -885,7 +885,7 @@ def test_errors_of_arguments(fails: Callable[..., str], tmp_path: Path) -> None:
         (["apply", "elu_backward", path, "--in-place", "--grad", ""], "argument --grad: '' is not the name of a file"),
         (["apply", "elu", path, "--in-place", "--member", ""], "is not a .npz file, so it has no member ''"),
         (["apply", "elu", path, "--in-place", "--dtype", ""], "'' is none of float16, "),
-        (["apply", "elu", path, "--in-place", "--threads", "-1e3"], "'-1e3' is not a whole number of at least 1"),
+        (["apply", "elu", path, "--in-place", "--threads", "-1e3"], "argument --threads: invalid int value: '-1e3'"),
         (["bench", "--plot", ""], "argument --plot: '' is not the name of a file"),
         (["plot", "elu", "-o", ""], "argument -o/--output: '' is not the name of a file"),
         (["apply", "celu", path, "--in-place", "--alpha", "0"], "alpha must not be 0"),
@@ -898,8 +898,8 @@ def test_errors_of_arguments(fails: Callable[..., str], tmp_path: Path) -> None:
             "from_output=True needs alpha > 0",
         ),
         (["apply", "elu", path, "-o", tmp_path / "y.npy", "--backup"], "--backup is for --in-place"),
-        (["apply", "elu", path, "--in-place", "--threads", "0"], "'0' is not a whole number of at least 1"),
-        (["apply", "elu", path, "--in-place", "--threads", "two"], "'two' is not a whole number of at least 1"),
+        (["apply", "elu", path, "--in-place", "--threads", "0"], "elu: num_threads must be at least 1, got 0"),
+        (["apply", "elu", path, "--in-place", "--threads", "two"], "argument --threads: invalid int value: 'two'"),
         (
             ["apply", "elu", path, "--in-place", "--dtype", "int32"],
             "'int32' is none of float16, float32, float64, bfloat16, '<f2', ",
@@ -1279,8 +1279,7 @@ def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callab
     pyplot.close("all")
 
 
-@pytest.mark.parametrize("module", [_apply, __main__])
-def test_examples_in_docstrings(module: ModuleType) -> None:
-    result = doctest.testmod(module)
+def test_examples_in_docstrings() -> None:
+    result = doctest.testmod(__main__)
     assert result.attempted
     assert not result.failed

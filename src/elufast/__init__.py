@@ -9,17 +9,7 @@ array([-0.63212056,  0.        ,  2.        ])
 # _runtime before all that is linked with OpenMP: it tells whether the process had OpenMP before.
 from elufast import _runtime, ufuncs  # noqa: F401
 from elufast._api import get_include, get_num_threads, runtime_info, set_num_threads, show_runtime
-from elufast._functions import (
-    celu,
-    celu_,
-    celu_backward,
-    elu,
-    elu_,
-    elu_backward,
-    selu,
-    selu_,
-    selu_backward,
-)
+from elufast._functions import celu, celu_, celu_backward, elu, elu_, elu_backward, selu, selu_, selu_backward
 
 __version__ = "0.1.0"
 

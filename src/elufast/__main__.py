@@ -56,13 +56,6 @@ class _Completion(argparse.Action):
         parser.exit()
 
 
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
-
-
 def _dtype(text: str) -> np.dtype[Any]:
     said = require("ml_dtypes", "half").bfloat16 if text == "bfloat16" else text
     with contextlib.suppress(Exception):  # NumPy raises whatever it likes
@@ -108,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     info = command(_info)
     info.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
 
-    files = command(_apply)
+    files = command(apply)
     _function(files, *FORWARD, *BACKWARD)
     _file(files, "input", metavar="IN", help=".npy, .npz (or IN.npz:member), Zarr array, or raw binary")
     to = files.add_mutually_exclusive_group(required=True)
@@ -121,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--dtype", type=_dtype, help=f"of raw binary: {', '.join(DTYPES)}, '>f4', ...")
     files.add_argument("--force", action="store_true", help="replace OUT if it is there")
     files.add_argument("--backup", action="store_true", help="with --in-place: copy IN to IN.bak first, and compare")
-    files.add_argument("--threads", type=_count, metavar="N", help="at most so many threads")
+    files.add_argument("--threads", type=int, metavar="N", help="at most so many threads")
 
     bench = command(_bench)
     _function(bench, *FORWARD, nargs="?", default="elu")
@@ -170,25 +163,6 @@ def _tidily() -> Iterator[None]:
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-
-
-def _apply(**options: Any) -> None:
-    """Apply a function to an array in a file, of any size.
-
-    examples:
-      elufast apply elu x.npy -o y.npy --alpha 0.5
-      elufast apply selu weights.npz:layer1 -o new.npz     (the other members are copied)
-      elufast apply celu images.zarr -o out.zarr           (needs the extra `zarr`)
-      elufast apply elu x.bin -o y.bin --dtype '>f4'       (raw binary, big-endian)
-      elufast apply elu_backward x.npy --grad g.npy -o dx.npy
-      elufast apply elu x.npy --in-place --backup
-
-    OUT appears when it is complete, and not at all after an error or Ctrl-C. --in-place needs no
-    room for a second file, but an interruption leaves IN partly overwritten: use --backup, or
-    -o IN --force, which replaces IN in one step.
-    """
-    with _tidily():
-        apply(**options)
 
 
 def _call(library: str, function: str, x: Any, out: Any) -> Callable[[], Any]:
@@ -332,7 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = vars(_parser().parse_args(argv))
-            options.pop("run")(**options)
+            with _tidily():
+                options.pop("run")(**options)
         finally:
             _flush()
     except BrokenPipeError:

@@ -10,6 +10,7 @@ import math
 import numbers
 import operator
 import os
+import platform
 from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
@@ -19,7 +20,6 @@ from elufast import _core, _dispatch, _others, _runtime, ufuncs
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FAMILIES = ("elu", "selu", "celu")
-_FORWARD, _BACKWARD, _FROM_OUTPUT = range(3)  # elu_mode_t
 _SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float16, np.float32, np.float64)
 _NAMES = "float16, bfloat16, float32 or float64"
 MAX_THREADS = _runtime.MAX_THREADS
@@ -30,15 +30,14 @@ def supported(dtype: np.dtype[Any]) -> bool:
     return dtype.type in _SUPPORTED or ufuncs.learn(dtype)
 
 
-def _is_half(dtype: np.dtype[Any]) -> bool:
-    return dtype.itemsize == 2
-
-
 def _only_dlpack(value: Any) -> bool:
     return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
 
 
-def _refuse_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> NoReturn:
+def _check_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> None:
+    """Raise unless the dtype, of the array that value is or becomes, is supported."""
+    if supported(dtype):
+        return
     if hasattr(value, "astype"):
         source = argument
     else:
@@ -60,93 +59,74 @@ def _as_array(name: str, argument: str, value: Any) -> Array:
             f"{name}: {argument}, of type {type(value).__name__}, does not convert to an array of "
             f"{_NAMES} ({error}); pass np.asarray({argument}, np.float64) where that works"
         ) from error
-    if not supported(array.dtype):
-        _refuse_dtype(name, argument, value, array.dtype)
+    _check_dtype(name, argument, value, array.dtype)
     return array
+
+
+def _refuse_pair(name: str, what: str, a: str, of_a: Any, b: str, of_b: Any, hint: str) -> NoReturn:
+    kind = TypeError if what == "dtype" else ValueError
+    raise kind(f"{name}: {a} has {what} {of_a} and {b} has {what} {of_b}; {hint}")
 
 
 def _same(name: str, a: str, x: Array, b: str, y: Array) -> None:
     """Raise unless x and y have one dtype, byte order apart, and one shape."""
+    fresh = f"pass np.empty_like({a})" if b == "out" else ""
     if x.dtype.type is not y.dtype.type:
-        raise TypeError(
-            f"{name}: {a} has dtype {x.dtype} and {b} has dtype {y.dtype}; they must be the same, "
-            f"for nothing is cast: " + (f"pass np.empty_like({a})" if b == "out" else f"pass {a}.astype({b}.dtype)")
-        )
+        hint = f"they must be the same, for nothing is cast: {fresh or f'pass {a}.astype({b}.dtype)'}"
+        _refuse_pair(name, "dtype", a, x.dtype, b, y.dtype, hint)
     if x.shape != y.shape:
-        raise ValueError(
-            f"{name}: {a} has shape {x.shape} and {b} has shape {y.shape}; they must be the same: "
-            + (
-                f"pass np.empty_like({a})"
-                if b == "out"
-                else f"pass np.broadcast_to({a}, {b}.shape) if that is what is meant"
-            )
+        hint = fresh or f"pass np.broadcast_to({a}, {b}.shape) if that is what is meant"
+        _refuse_pair(name, "shape", a, x.shape, b, y.shape, f"they must be the same: {hint}")
+
+
+def real_alpha(name: str, value: Any, *, positive: bool) -> float | Array:
+    """Alpha as the function takes it; positive: whether it must be."""
+    try:
+        array = np.asarray(float(value) if isinstance(value, numbers.Real) else value)
+    except OverflowError:
+        array = np.asarray(math.inf)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiu" or not np.can_cast(array.dtype, np.float64):
+        raise TypeError(
+            f"{name}: alpha must be a finite real number or an array of them, got {value!r:.80} of type "
+            f"{type(value).__name__}; pass float(alpha)"
         )
-
-
-def _all(condition: Any) -> bool:
-    """Of a number or of an array."""
-    return bool(condition.all() if isinstance(condition, np.ndarray) else condition)
-
-
-def _check_alpha(name: str, alpha: float | Array, value: Any, *, positive: bool) -> None:
-    """Raise unless the function has a value for alpha, which was made of value."""
-    if not _all(np.isfinite(alpha)):
+    alpha = array.astype(np.float64) if array.ndim else float(array)
+    if not np.isfinite(alpha).all():
         raise ValueError(f"{name}: alpha must be finite, got {value!r:.80}; pass a finite number")
-    bits = np.asarray(alpha, np.float64).view(np.int64)  # as elu_takes: a caller's mode may take subnormals for 0
-    if name.startswith("celu") and not _all(bits << 1 != 0):
+    bits = np.asarray(alpha).view(np.int64)  # as elu_takes: a caller's mode may take subnormals for 0
+    if name.startswith("celu") and not (bits << 1 != 0).all():
         raise ValueError(f"{name}: alpha must not be 0, got {value!r:.80}; CELU divides x by alpha")
-    if positive and not _all(bits > 0):
+    if positive and not (bits > 0).all():
         raise ValueError(
             f"{name}: from_output=True needs alpha > 0, got {value!r:.80}: otherwise the output does "
             f"not tell the sign of x; pass the input instead of the output"
         )
-
-
-def _alpha(name: str, value: Any, *, positive: bool) -> float | Array:
-    if isinstance(value, numbers.Real):
-        try:
-            alpha: float | Array = float(value)
-        except OverflowError:
-            alpha = math.inf
-    else:
-        try:
-            array = np.asarray(value)
-        except (TypeError, ValueError):
-            array = np.asarray(None)
-        if array.dtype.kind not in "fiu" or not np.can_cast(array.dtype, np.float64):
-            raise TypeError(
-                f"{name}: alpha must be a finite real number or an array of them, got {value!r:.80} of type "
-                f"{type(value).__name__}; pass float(alpha)"
-            )
-        alpha = array.astype(np.float64) if array.ndim else float(array)
-    _check_alpha(name, alpha, value, positive=positive)
     return alpha
 
 
 def _check_broadcast(name: str, argument: str, shape: tuple[int, ...], second: str, x: Array) -> None:
     """Raise unless an argument of this shape broadcasts to that of x."""
     pairs = zip(reversed(shape), reversed(x.shape), strict=False)
-    if len(shape) <= x.ndim and all(length in (1, of_x) for length, of_x in pairs):
-        return
-    raise ValueError(
-        f"{name}: {argument} has shape {shape} and {second} has shape {x.shape}; it must broadcast to that of "
-        f"{second}, without enlarging it: a row has shape ({x.shape[-1] if x.ndim else 1},), channels first (C, 1, 1)"
-    )
+    if len(shape) > x.ndim or any(length not in (1, of_x) for length, of_x in pairs):
+        row = x.shape[-1] if x.ndim else 1
+        rule = f"it must broadcast to that of {second}, without enlarging it"
+        hint = f"{rule}: a row has shape ({row},), channels first (C, 1, 1)"
+        _refuse_pair(name, "shape", argument, shape, second, x.shape, hint)
 
 
-def _refuse_bias(name: str, dtype: np.dtype[Any], second: str, expected: np.dtype[Any]) -> NoReturn:
-    raise TypeError(
-        f"{name}: bias has dtype {dtype} and {second} has dtype {expected}; they must be the same, for nothing "
-        f"is cast (in half precision float32 is taken too): pass bias.astype({second}.dtype)"
-    )
+def _check_bias(name: str, dtype: np.dtype[Any], second: str, expected: np.dtype[Any], half: bool = False) -> None:
+    if dtype.type is not expected.type and not (half and dtype.type is np.float32):
+        rule = "they must be the same, for nothing is cast (in half precision float32 is taken too)"
+        _refuse_pair(name, "dtype", "bias", dtype, second, expected, f"{rule}: pass bias.astype({second}.dtype)")
 
 
 def _bias(name: str, value: Any, second: str, x: Array) -> Array:
-    bias = _as_array(name, "bias", value)
+    bias, half = _as_array(name, "bias", value), x.itemsize == 2
     if bias.ndim == 0 and isinstance(value, float):
-        bias = bias.astype(np.float32 if _is_half(x.dtype) else x.dtype)  # as NumPy takes a Python float
-    if bias.dtype.type is not x.dtype.type and not (_is_half(x.dtype) and bias.dtype.type is np.float32):
-        _refuse_bias(name, bias.dtype, second, x.dtype)
+        bias = bias.astype(np.float32 if half else x.dtype)  # as NumPy takes a Python float
+    _check_bias(name, bias.dtype, second, x.dtype, half)
     _check_broadcast(name, "bias", bias.shape, second, x)
     return bias
 
@@ -179,19 +159,13 @@ def _overlaps_itself(array: Array) -> bool:
     return False
 
 
-def _same_elements(a: Array, out: Array) -> bool:
-    return (
-        _core.address(a) == _core.address(out)
-        and a.strides == out.strides
-        and a.dtype == out.dtype
-        and (out.flags.forc or not _overlaps_itself(out))
-    )
-
-
 def _clear_of(a: Array, out: Array, *, same: bool = True) -> Array:
     """`a`, or a copy of it where writing `out` could change elements not yet read. same: each is read before it is
     written where both are the same elements."""
-    if not np.may_share_memory(a, out) or (same and _same_elements(a, out)):
+    if not np.may_share_memory(a, out):
+        return a
+    alike = _core.address(a) == _core.address(out) and a.strides == out.strides and a.dtype == out.dtype
+    if same and alike and (out.flags.forc or not _overlaps_itself(out)):
         return a
     try:
         return a.copy("K") if np.shares_memory(a, out, max_work=1) else a  # type: ignore[arg-type]
@@ -203,11 +177,8 @@ def _empty(x: Array) -> Array:
     """A new native array with the memory order that a ufunc's result would have."""
     if (result := _core.empty_like(x)) is not None:
         return result
-    iterator = np.nditer(  # empty_like would put broadcast axes innermost
-        (x, None),
-        flags=["zerosize_ok"],
-        op_flags=[["readonly"], ["writeonly", "allocate"]],
-        op_dtypes=[None, x.dtype.newbyteorder("=")],
+    iterator = np.nditer(  # empty_like puts broadcast axes innermost
+        (x, None), ["zerosize_ok"], [["readonly"], ["writeonly", "allocate"]], [None, x.dtype.newbyteorder("=")]
     )
     return cast(Array, iterator.operands[1])
 
@@ -223,15 +194,14 @@ def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: A
             )
         bias = float(bias) if isinstance(bias, float) else bias  # NumPy's own would widen x
         kinds = [value.dtype for value in (x, bias) if isinstance(getattr(value, "dtype", None), np.dtype)]
-        if len(kinds) == 2 and kinds[0].type is not kinds[1].type:
-            _refuse_bias(name, kinds[1], second, kinds[0])
+        if len(kinds) == 2:
+            _check_bias(name, kinds[1], second, kinds[0])
         x = np.add(x, bias)
     arrays = {"grad": grad, second: x, "out": out}
     arrays = {argument: np.asarray(value) for argument, value in arrays.items() if isinstance(value, np.ndarray)}
     if second in arrays:
         for argument, array in arrays.items():
-            if not supported(array.dtype):
-                _refuse_dtype(name, argument, array, array.dtype)
+            _check_dtype(name, argument, array, array.dtype)
         if "grad" in arrays:
             _same(name, "grad", arrays["grad"], second, arrays[second])
         if "out" in arrays:
@@ -261,9 +231,9 @@ def call(
             f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True if the second "
             f"argument is the forward result"
         )
-    mode = _FROM_OUTPUT if from_output else _BACKWARD if backward else _FORWARD
+    mode = int(backward) + int(from_output)  # elu_mode_t
     second = "y" if from_output else "x"
-    number = alpha if _others.speaks(alpha) else _alpha(name, alpha, positive=bool(from_output))
+    number = alpha if _others.speaks(alpha) else real_alpha(name, alpha, positive=bool(from_output))
     threads = _num_threads(name, num_threads)
     if from_output and bias is not None:
         raise ValueError(f"{name}: from_output=True takes no bias, for y has it already; leave bias out")
@@ -272,14 +242,11 @@ def call(
             f"{name}: works in place, so x must be a numpy.ndarray, got {type(x).__name__}; "
             f"use {name[:-1]}(x), which returns a new array"
         )
-    ufunc = getattr(ufuncs, ufuncs.__all__[3 * family + mode])
-    without_alpha = name.startswith("selu")
+    ufunc = getattr(ufuncs, _FAMILIES[family] + ("", "_backward", "_from_output")[mode])
     if any(_others.speaks(value) for value in (x, grad, number, bias, out)):
-        return _by_protocol(
-            name, ufunc, second, x, grad if backward else None, None if without_alpha else number, bias, out
-        )
-    array = _as_array(name, second, x)
-    gradient = array
+        operands = (grad if backward else None, None if name.startswith("selu") else number)
+        return _by_protocol(name, ufunc, second, x, *operands, bias, out)
+    array = gradient = _as_array(name, second, x)
     if backward:
         gradient = _as_array(name, "grad", grad)
         _same(name, "grad", gradient, second, array)
@@ -296,14 +263,13 @@ def call(
                 f"np.empty_like({second})"
             )
         result = np.asarray(out)
-        if not supported(result.dtype):
-            _refuse_dtype(name, label, out, result.dtype)
+        _check_dtype(name, label, out, result.dtype)
         _same(name, second, array, label, result)
         if not result.flags.writeable:
             raise ValueError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
     if isinstance(number, np.ndarray):
         if bias is not None:
-            if _is_half(array.dtype):
+            if array.itemsize == 2:
                 raise TypeError(
                     f"{name}: in half precision a bias goes with an alpha that is a number, got an array; pass "
                     f"{second}.astype(np.float32)"
@@ -312,10 +278,9 @@ def call(
         ufunc(*((gradient,) if backward else ()), array, number, out=result)
     else:
         if out is not None:
-            given = array
-            array = _clear_of(given, result)
+            array = _clear_of(array, result)
             gradient = _clear_of(gradient, result) if backward else array
-            added = _clear_of(added, result, same=False) if added is not None else None
+            added = added if added is None else _clear_of(added, result, same=False)
         _core.evaluate(family, mode, number, array, gradient, added, result, threads)
     if out is not None:
         return out
@@ -408,9 +373,9 @@ def runtime_info() -> dict[str, Any]:
         "numpy": np.__version__,
         "level": _dispatch.level,
         "levels": _dispatch.built_levels(),
-        "architecture": _runtime.architecture(),
-        "compiler": _runtime.compiler(),
-        "openmp": bool(_runtime.openmp()),
+        "architecture": platform.machine(),
+        "compiler": _runtime.COMPILER,
+        "openmp": _runtime.OPENMP,
         "num_threads": get_num_threads(),
         "cpus": _runtime.cpus(),
         "cache_bytes": _runtime.cache_bytes(),

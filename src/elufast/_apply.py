@@ -32,6 +32,7 @@ import elufast
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Advance: TypeAlias = Callable[[int], object]
+Target: TypeAlias = contextlib.AbstractContextManager[Path]
 Place: TypeAlias = tuple[Path, str | None]  # a file, and the member of a .npz file
 
 DTYPES = ("float16", "float32", "float64", "bfloat16")
@@ -189,20 +190,17 @@ def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np
 
 @contextlib.contextmanager
 def _progress(label: str, total: int) -> Iterator[Advance]:
-    """A progress bar for people who look at it: tqdm's, or none."""
+    """A progress bar for people who look at it, tqdm's, or none; labelled with the name of the file."""
     if sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-        with importlib.import_module("tqdm").tqdm(total=total, desc=label, unit="B", unit_scale=True) as bar:
+        with importlib.import_module("tqdm").tqdm(total=total, desc=Path(label).name, unit="B", unit_scale=True) as bar:
             yield bar.update
     else:
         yield lambda done: None
 
 
-def _sync(path: Path, inside: bool = True) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
-    folder = path.is_dir()
-    for entry in path.iterdir() if folder and inside else ():
-        _sync(entry)
-    if os.name != "posix" and folder:
+def _sync(path: Path) -> None:
+    """Wait until it is on the disk."""
+    if os.name != "posix" and path.is_dir():
         return  # there folders do not open, and files must be opened for writing
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
@@ -214,13 +212,19 @@ def _sync(path: Path, inside: bool = True) -> None:
         os.close(handle)
 
 
+def _sync_all(path: Path) -> None:
+    for each in (*path.rglob("*"), path):
+        _sync(each)
+
+
 @contextlib.contextmanager
 def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
-    """Yield an empty file, or a folder if ``like`` is one, that takes the name ``out`` once it is complete.
+    """Yield the name of a file, or a folder if ``like`` is one, that takes the name ``out`` once it is complete.
 
-    It is made in the same folder. After an error or an interruption it is removed, and ``out`` is as it was.
+    It is in a temporary folder beside ``out``, which an error or an interruption removes, and leaves ``out`` as it was.
     """
     out, folder = Path(os.path.realpath(out)), like.is_dir()
+    prefix = f".{out.name[:50]}."
 
     def check() -> None:
         if out.exists() and not (_is_array(out) if folder else out.is_file()):
@@ -229,43 +233,33 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
             raise Problem(f"{out}: is there already; --force replaces it")
 
     check()
-    place: dict[str, Any] = {"dir": out.parent, "prefix": f".{out.name[:50]}.", "suffix": ".part"}
     try:
-        if folder:
-            part = Path(tempfile.mkdtemp(**place))
-        else:
-            handle, name = tempfile.mkstemp(**place)
-            os.close(handle)
-            part = Path(name)
+        with tempfile.TemporaryDirectory(".part", prefix, out.parent, ignore_cleanup_errors=True) as place:
+            part, old = Path(place, "new"), Path(place).with_suffix(".old")
+            yield part
+            _sync_all(part)
+            check()
+            with contextlib.suppress(OSError):  # a user's PermissionError, or a file system's that has no owners
+                shutil.copymode(out if out.exists() else like, part)
+                if out.exists() and hasattr(os, "chown"):
+                    os.chown(part, out.stat().st_uid, out.stat().st_gid)
+            try:
+                if folder and out.exists():  # a folder with something in it cannot be replaced in one step
+                    out.rename(old)
+                os.replace(part, out)
+            except BaseException:
+                if old.exists() and not out.exists():
+                    old.rename(out)
+                raise
     except OSError as error:
-        error.filename = str(out)
-        raise
-    old = part.with_suffix(".old")
-    try:
-        yield part
-        _sync(part)
-        check()
-        with contextlib.suppress(OSError):  # a user's PermissionError, or a file system's that has no owners
-            shutil.copymode(out if out.exists() else like, part)
-            if out.exists() and hasattr(os, "chown"):
-                os.chown(part, out.stat().st_uid, out.stat().st_gid)
-        if folder and out.exists():  # a folder with something in it cannot be replaced in one step
-            out.rename(old)
-        os.replace(part, out)
-    except BaseException as error:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        if folder:
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        named = error.filename2 or error.filename
+        if named is None or str(named).startswith(str(out.parent / prefix)):
             error.filename = str(out)
         raise
     if old.exists():
         shutil.rmtree(old)
     with contextlib.suppress(OSError):  # a folder may be writable and not readable
-        _sync(out.parent, inside=False)
+        _sync(out.parent)
 
 
 def _back_up(path: Path) -> None:
@@ -275,23 +269,28 @@ def _back_up(path: Path) -> None:
         raise Problem(f"{backup}: is there already; move the backup away first")
     with _whole(backup, path, False) as part:
         if path.is_dir():
-            shutil.copytree(path, part, dirs_exist_ok=True)
+            shutil.copytree(path, part)
         else:
-            with path.open("rb") as old, part.open("wb") as new, _progress(backup.name, path.stat().st_size) as advance:
-                _copy(str(path), old, new, advance)
+            shutil.copyfile(path, part)
         for copied in (path, *path.rglob("*")):
             if copied.is_file() and not filecmp.cmp(copied, part / copied.relative_to(path), shallow=False):
                 raise Problem(f"{backup}: the copy differs from {path}")
 
 
-def _copy(name: str, reader: IO[bytes], writer: IO[bytes], advance: Advance) -> None:
-    while True:
-        with _naming(name):
-            block = reader.read(BLOCK)
-        if not block:
-            return
-        writer.write(block)
-        advance(len(block))
+@contextlib.contextmanager
+def _in_place(path: Path, backup: bool) -> Iterator[Path]:
+    if path.is_file():
+        path.open("r+b").close()  # may raise, while nothing is overwritten
+    if backup:
+        _back_up(path)
+    try:
+        yield path
+        _sync_all(path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        error.add_note(f"{path} may be partly overwritten" + (f", {path}.bak is as it was" if backup else ""))
+        raise
 
 
 def _check_codecs(zarr: Any, name: str, x: Any) -> None:
@@ -341,55 +340,40 @@ class _Job:
             writer.write(blocks[0].view(np.uint8).data)
             advance(blocks[0].nbytes)
 
-    def to_file(self, out: Path, force: bool) -> None:
-        # The inputs are closed before the result takes its name, which may be one of theirs.
-        with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
+    def to_file(self, target: Target, mode: str, label: str) -> None:
+        with target as path, contextlib.ExitStack() as stack:
             streams = self.open(stack)
-            with part.open("wb") as writer, _progress(out.name, streams[0].size) as advance:
-                self.run(streams, writer, advance)
+            writer = stack.enter_context(path.open(mode))
+            self.run(streams, writer, stack.enter_context(_progress(label, streams[0].size)))
 
-    def to_archive(self, out: Path, force: bool, backup: bool) -> None:
+    def to_archive(self, target: Target, label: str) -> None:
         """A .npz file with one member computed and the others copied."""
-        with _whole(out, self.path, force) as part, contextlib.ExitStack() as stack:
+        with target as path, contextlib.ExitStack() as stack:
             streams = self.open(stack)
-            with _naming(str(self.path)):
-                source = stack.enter_context(zipfile.ZipFile(self.path))
-            if backup:
-                _back_up(self.path)
-            chosen = _member(source, *self.files[0])
-            advance = stack.enter_context(_progress(out.name, sum(info.file_size for info in source.infolist())))
-            target = stack.enter_context(zipfile.ZipFile(part, "w"))
-            target.comment = source.comment
-            for info in source.infolist():
+            source = stack.enter_context(zipfile.ZipFile(self.path))
+            chosen, every = _member(source, *self.files[0]), source.infolist()
+            advance = stack.enter_context(_progress(label, sum(info.file_size for info in every)))
+            archive = stack.enter_context(zipfile.ZipFile(path, "w"))
+            archive.comment = source.comment
+            for info in every:
                 copy = zipfile.ZipInfo(info.filename, info.date_time)
                 for kept in ("compress_type", "external_attr", "comment"):
                     setattr(copy, kept, getattr(info, kept))
                 copy.file_size = info.file_size  # tells whether the member needs ZIP64
-                with target.open(copy, "w") as writer:
+                with archive.open(copy, "w") as writer:
                     if info is chosen:
                         self.run(streams, writer, advance)
-                    else:
-                        name = f"{self.path}:{info.filename}"
-                        with _naming(name):
-                            reader = source.open(info)
-                        with reader:
-                            _copy(name, reader, writer, advance)
+                        continue
+                    naming = _naming(f"{self.path}:{info.filename}")
+                    with naming(source.open)(info) as reader:
+                        for block in iter(naming(functools.partial(reader.read, BLOCK)), b""):
+                            writer.write(block)
+                            advance(len(block))
 
-    def in_file(self, backup: bool) -> None:
-        with contextlib.ExitStack() as stack:
-            streams = self.open(stack)
-            writer = stack.enter_context(self.path.open("r+b"))
-            with _in_place(self.path, backup), _progress(self.path.name, streams[0].size) as advance:
-                self.run(streams, writer, advance)
-                writer.flush()
-
-    def zarr(self, out: Path | None, force: bool, backup: bool) -> None:
+    def to_zarr(self, target: Target, label: str, new: bool) -> None:
         """Chunk by chunk, or shard by shard."""
-        zarr = require("zarr", "zarr")
-        arrays, names = [], [str(path) for path, _ in self.files]
-        for path, _ in self.files:
-            with _naming(str(path)):
-                arrays.append(zarr.open_array(path, mode="r"))
+        zarr, names = require("zarr", "zarr"), [str(path) for path, _ in self.files]
+        arrays = [_naming(name)(zarr.open_array)(name, mode="r") for name in names]
         x = arrays[0]
         _check_dtype(names[0], x.dtype)
         _check_alike(arrays, names)
@@ -397,43 +381,27 @@ class _Job:
             _check_codecs(zarr, names[0], x)
 
         def compute(region: tuple[slice, ...]) -> int:
-            blocks: list[Array] = []
-            for array, name in zip(arrays, names, strict=True):
-                with _naming(name):
-                    blocks.append(np.require(array[region], requirements="W"))
+            read = [_naming(name)(array.__getitem__)(region) for array, name in zip(arrays, names, strict=True)]
+            blocks: list[Array] = [np.require(block, requirements="W") for block in read]
             self.call(blocks)
-            with _naming(str(out or self.path)):
-                target[region] = blocks[0]
+            with _naming(label):
+                result[region] = blocks[0]
             return blocks[0].nbytes
 
-        with contextlib.ExitStack() as stack:
-            part = stack.enter_context(_whole(out, self.path, force) if out else _in_place(self.path, backup))
+        with target as path, contextlib.ExitStack() as stack:
+            path.mkdir(exist_ok=True)
             # The same description gives the same chunks, compression, byte order and attributes.
-            for name in _ZARR if out else ():
+            for name in _ZARR if new else ():
                 if (self.path / name).is_file():
-                    shutil.copyfile(self.path / name, part / name)
-            target = zarr.open_array(part, mode="r+")
-            advance = stack.enter_context(_progress((out or self.path).name, x.nbytes))
+                    shutil.copyfile(self.path / name, path / name)
+            result = zarr.open_array(path, mode="r+")
+            advance = stack.enter_context(_progress(label, x.nbytes))
             # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
             worker = stack.enter_context(ThreadPoolExecutor(1))
             steps = x.shards or x.chunks
             cuts = ([slice(i, i + k) for i in range(0, n, max(k, 1))] for n, k in zip(x.shape, steps, strict=True))
             for region in itertools.product(*cuts):
                 advance(worker.submit(compute, region).result())
-
-
-@contextlib.contextmanager
-def _in_place(path: Path, backup: bool) -> Iterator[Path]:
-    if backup:
-        _back_up(path)
-    try:
-        yield path
-        _sync(path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        error.add_note(f"{path} may be partly overwritten" + (f", {path}.bak is as it was" if backup else ""))
-        raise
 
 
 def apply(
@@ -450,17 +418,19 @@ def apply(
     backup: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Do what ``elufast apply`` does with these options; without ``output``, overwrite ``input``.
+    """Apply a function to an array in a file, of any size.
 
-    What does not fit is a Problem, what cannot be read or written an OSError.
+    examples:
+      elufast apply elu x.npy -o y.npy --alpha 0.5
+      elufast apply selu weights.npz:layer1 -o new.npz     (the other members are copied)
+      elufast apply celu images.zarr -o out.zarr           (needs the extra `zarr`)
+      elufast apply elu x.bin -o y.bin --dtype '>f4'       (raw binary, big-endian)
+      elufast apply elu_backward x.npy --grad g.npy -o dx.npy
+      elufast apply elu x.npy --in-place --backup
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     x, y = f"{folder}/x.npy", f"{folder}/y.npy"
-    ...     np.save(x, [-1.0, 0.0, 2.0])
-    ...     apply("elu", x, y)
-    ...     np.load(y)
-    array([-0.63212056,  0.        ,  2.        ])
+    OUT appears when it is complete, and not at all after an error or Ctrl-C. --in-place needs no
+    room for a second file, but an interruption leaves IN partly overwritten: use --backup, or
+    -o IN --force, which replaces IN in one step.
     """
     backward = function.endswith("_backward")
     if backward != (grad is not None):
@@ -484,11 +454,17 @@ def apply(
         if (kind, out.suffix) != (".npz", ".npy"):
             raise Problem(f"{out}: the result has the format of {path}, {kind or 'raw binary'}; give it such a name")
         kind = ".npy"
+    anew = out is not None or kind == ".npz"
+    target = _whole(out or path, path, force or out is None) if anew else _in_place(path, backup)
+    label = str(out or path)
     if kind == ".zarr":
-        job.zarr(out, force, backup)
-    elif kind == ".npz":
-        job.to_archive(out or path, force or out is None, backup)
-    elif out is None:
-        job.in_file(backup)
+        job.to_zarr(target, label, anew)
+        return
+    with contextlib.ExitStack() as stack:
+        job.open(stack)  # what is wrong with the inputs, before anything is written
+    if kind == ".npz":
+        if backup:
+            _back_up(path)
+        job.to_archive(target, label)
     else:
-        job.to_file(out, force)
+        job.to_file(target, "wb" if anew else "r+b", label)

@@ -1,12 +1,12 @@
-from elufast._elu cimport Family, Mode
+from elufast._elu cimport *
 
 ctypedef fused real:
     float
     double
 
-# code: that of the dtype in _core.pxd.
+# n elements of `size` bytes, floats or doubles; forward grad is NULL.
 cdef int run(
-    Family family, Mode mode, int code, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha
+    Family family, Mode mode, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha, ptrdiff_t size
 ) except -1 nogil
 
 # For Numba.
@@ -18,16 +18,39 @@ cdef void strided(
     const ptrdiff_t** strides,
 ) noexcept nogil
 
-cdef int elu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil
-cdef int selu_array(const real* x, real* out, ptrdiff_t n) except -1 nogil
-cdef int celu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil
 
-cdef int elu_backward_array(
+# For Cython.
+cdef inline int elu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
+    return run(ELU, DO_FORWARD, NULL, x, out, n, alpha, sizeof(real))
+
+
+cdef inline int selu_array(const real* x, real* out, ptrdiff_t n) except -1 nogil:
+    return run(SELU, DO_FORWARD, NULL, x, out, n, 1, sizeof(real))
+
+
+cdef inline int celu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
+    return run(CELU, DO_FORWARD, NULL, x, out, n, alpha, sizeof(real))
+
+
+cdef inline int backward(
+    Family family, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
+) except -1 nogil:
+    return run(family, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha, sizeof(real))
+
+
+cdef inline int elu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
-) except -1 nogil
-cdef int selu_backward_array(
+) except -1 nogil:
+    return backward(ELU, grad, x, out, n, alpha, from_output)
+
+
+cdef inline int selu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, bint from_output
-) except -1 nogil
-cdef int celu_backward_array(
+) except -1 nogil:
+    return backward(SELU, grad, x, out, n, 1, from_output)
+
+
+cdef inline int celu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
-) except -1 nogil
+) except -1 nogil:
+    return backward(CELU, grad, x, out, n, alpha, from_output)

@@ -1,4 +1,4 @@
-"""The kernels of the level chosen at import as C functions: for Cython through ``__init__.pxd``, for Numba by address.
+"""The kernels of the level chosen at import as C functions: for Cython through ``__init__.pxd``, for Numba by name.
 
 Each works in the thread that calls it, in the default floating-point mode, and needs no GIL. ``out`` may be an input
 itself, but must not overlap one otherwise.
@@ -6,32 +6,26 @@ itself, but must not overlap one otherwise.
 from libc.stdint cimport int64_t, uint64_t
 
 from elufast._core cimport (
-    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, itemsize, loops, plan, plan_scalars, run as run_plan,
-    run_strided,
+    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, loops, plan, plan_scalars, run as run_plan, run_strided,
 )
 from elufast._elu cimport *
 
+from elufast import _api
+
 
 cdef int refuse(Family family, Mode mode, double alpha) except -1 with gil:
-    name = "celu" if family == CELU else "elu"
-    if mode != DO_FORWARD:
-        name += "_backward"
-    needs = "finite and, from the output, positive" if mode == DO_FROM_OUTPUT else "finite"
-    if family == CELU and mode != DO_FROM_OUTPUT:
-        needs += " and not 0"
-    raise ValueError(f"{name}_array: alpha must be {needs}, got {alpha!r}; pass such a number")
+    name = f"{('elu', 'selu', 'celu')[family]}{'_backward' if mode != DO_FORWARD else ''}_array"
+    _api.real_alpha(name, alpha, positive=mode == DO_FROM_OUTPUT)
+    return 0
 
 
 cdef int run(
-    Family family, Mode mode, int code, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha
+    Family family, Mode mode, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha, ptrdiff_t size
 ) except -1 nogil:
     cdef Plan p
-    cdef ptrdiff_t size = itemsize(code)
     if not elu_takes(family, mode, alpha):
         return refuse(family, mode, alpha)
-    if mode == DO_FORWARD:
-        grad = NULL
-    plan(&p, family, mode, alpha, code)
+    plan(&p, family, mode, alpha, F64 if size == sizeof(double) else F32)
     run_plan(&p, <const char*> x, size, <const char*> grad, size, <char*> out, size, n)
     return 0
 
@@ -63,42 +57,6 @@ cdef void strided(
     cdef Plan p
     plan(&p, family, mode, alpha, code)
     run_strided(&p, axes, shape, data, strides)
-
-
-cdef int typed(
-    Family family, Mode mode, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha
-) except -1 nogil:
-    return run(family, mode, F32 if real is float else F64, grad, x, out, n, alpha)
-
-
-cdef int elu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
-    return typed(ELU, DO_FORWARD, x, x, out, n, alpha)
-
-
-cdef int selu_array(const real* x, real* out, ptrdiff_t n) except -1 nogil:
-    return typed(SELU, DO_FORWARD, x, x, out, n, 1)
-
-
-cdef int celu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
-    return typed(CELU, DO_FORWARD, x, x, out, n, alpha)
-
-
-cdef int elu_backward_array(
-    const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
-) except -1 nogil:
-    return typed(ELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
-
-
-cdef int selu_backward_array(
-    const real* grad, const real* x, real* out, ptrdiff_t n, bint from_output
-) except -1 nogil:
-    return typed(SELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, 1)
-
-
-cdef int celu_backward_array(
-    const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
-) except -1 nogil:
-    return typed(CELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha)
 
 
 cdef void tensors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from types import ModuleType
 
@@ -13,26 +14,21 @@ def _load(level: str) -> ModuleType:
     # instead of ModuleNotFoundError where the level was not built.
     if level == "v4":
         import elufast._loops_v4
-
-        return elufast._loops_v4
-    if level == "v3":
+    elif level == "v3":
         import elufast._loops_v3
-
-        return elufast._loops_v3
-    import elufast._loops_base
-
-    return elufast._loops_base
+    else:
+        import elufast._loops_base
+    module: ModuleType = getattr(elufast, f"_loops_{level}")
+    return module
 
 
 def built_levels() -> tuple[str, ...]:
     """Levels that this build has and this CPU can run, best first."""
     levels = []
     for level in _runtime.cpu_levels():
-        try:
+        with contextlib.suppress(ModuleNotFoundError):
             _load(level)
-        except ModuleNotFoundError:
-            continue
-        levels.append(level)
+            levels.append(level)
     return tuple(levels)
 
 
@@ -51,12 +47,9 @@ def choose(asked: str | None) -> tuple[str, ModuleType]:
             f"{', '.join(levels)}; set one of these or unset ELUFAST_ISA"
         )
     for level in [asked] if asked else levels:
-        try:
+        with contextlib.suppress(ModuleNotFoundError):
             return level, _load(level)
-        except ModuleNotFoundError as error:
-            if level == "base":
-                raise ImportError(f"elufast was not built: {error}") from error
-    raise AssertionError("base comes last")
+    raise ImportError("elufast was not built: it lacks elufast._loops_base; install it, or build it in place")
 
 
 level, loops = choose(os.environ.get("ELUFAST_ISA"))

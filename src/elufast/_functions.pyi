@@ -1,7 +1,7 @@
 # The more special overload comes first, on purpose.
 # mypy: disable-error-code="overload-overlap"
 from collections.abc import Iterator
-from typing import Any, Never, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Any, Never, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,136 +26,68 @@ class _Nested(Protocol[_T_co]):
     def __reversed__(self, /) -> Iterator[_T_co | _Nested[_T_co]]: ...
 
 _Like: TypeAlias = _Array[_F] | _Nested[_Array[_F]]
+_Own: TypeAlias = NDArray[_F] | _Nested[_Array[_F]]
 _Floats: TypeAlias = float | _Nested[float]
 _To: TypeAlias = np.ndarray[_S, np.dtype[_F]]
 _Alpha: TypeAlias = float | np.floating[Any] | np.integer[Any] | NDArray[np.floating[Any]] | _Nested[float]
-_B: TypeAlias = NDArray[np.floating[Any]] | np.floating[Any] | _Floats | None
-_N: TypeAlias = SupportsIndex | None
-_Bool: TypeAlias = bool | np.bool
+
+class _Options(TypedDict, total=False):
+    bias: NDArray[np.floating[Any]] | np.floating[Any] | _Floats | None
+    num_threads: SupportsIndex | None
+
+class _New(_Options, total=False):
+    out: None
+
+class _Gradient(_Options, total=False):
+    from_output: bool | np.bool
+
+class _Fresh(_Gradient, _New, total=False): ...
 
 # By where the result goes: into an array; into a new NumPy scalar; into a new array, of NumPy or of x's own kind.
 class _Forward(Protocol[_A]):
     @overload
     def __call__(
-        self, x: _Like[_F], alpha: _A = ..., *, bias: _B = None, out: _To[_S, _F], num_threads: _N = None
+        self, x: _Like[_F], alpha: _A = ..., *, out: _To[_S, _F], **options: Unpack[_Options]
     ) -> _To[_S, _F]: ...
     @overload
     def __call__(
-        self, x: _Floats, alpha: _A = ..., *, bias: _B = None, out: _To[_S, np.float64], num_threads: _N = None
+        self, x: _Floats, alpha: _A = ..., *, out: _To[_S, np.float64], **options: Unpack[_Options]
     ) -> _To[_S, np.float64]: ...
     @overload
-    def __call__(self, x: _F, alpha: _A = ..., *, bias: _B = None, out: None = None, num_threads: _N = None) -> _F: ...
+    def __call__(self, x: _F, alpha: _A = ..., **options: Unpack[_New]) -> _F: ...
     @overload
-    def __call__(
-        self, x: float, alpha: _A = ..., *, bias: _B = None, out: None = None, num_threads: _N = None
-    ) -> np.float64: ...
+    def __call__(self, x: float, alpha: _A = ..., **options: Unpack[_New]) -> np.float64: ...
     @overload
-    def __call__(
-        self,
-        x: NDArray[_F] | _Nested[_Array[_F]],
-        alpha: _A = ...,
-        *,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
-    ) -> NDArray[_F]: ...
+    def __call__(self, x: _Own[_F], alpha: _A = ..., **options: Unpack[_New]) -> NDArray[_F]: ...
     @overload
-    def __call__(
-        self, x: _Nested[float], alpha: _A = ..., *, bias: _B = None, out: None = None, num_threads: _N = None
-    ) -> NDArray[np.float64]: ...
+    def __call__(self, x: _Nested[float], alpha: _A = ..., **options: Unpack[_New]) -> NDArray[np.float64]: ...
     @overload
-    def __call__(
-        self, x: _Array[_F], alpha: _A = ..., *, bias: _B = None, out: None = None, num_threads: _N = None
-    ) -> Any: ...
+    def __call__(self, x: _Array[_F], alpha: _A = ..., **options: Unpack[_New]) -> Any: ...
 
 class _InPlace(Protocol[_A]):
-    def __call__(self, x: _Out, alpha: _A = ..., *, bias: _B = None, num_threads: _N = None) -> _Out: ...
+    def __call__(self, x: _Out, alpha: _A = ..., **options: Unpack[_Options]) -> _Out: ...
 
 class _Backward(Protocol[_A]):
     @overload
     def __call__(
-        self,
-        grad: _Like[_F],
-        x: _Like[_F],
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: _To[_S, _F],
-        num_threads: _N = None,
+        self, grad: _Like[_F], x: _Like[_F], alpha: _A = ..., *, out: _To[_S, _F], **options: Unpack[_Gradient]
     ) -> _To[_S, _F]: ...
     @overload
     def __call__(
-        self,
-        grad: _Floats,
-        x: _Floats,
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: _To[_S, np.float64],
-        num_threads: _N = None,
+        self, grad: _Floats, x: _Floats, alpha: _A = ..., *, out: _To[_S, np.float64], **options: Unpack[_Gradient]
     ) -> _To[_S, np.float64]: ...
     @overload
-    def __call__(
-        self,
-        grad: _F,
-        x: _F,
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
-    ) -> _F: ...
+    def __call__(self, grad: _F, x: _F, alpha: _A = ..., **options: Unpack[_Fresh]) -> _F: ...
+    @overload
+    def __call__(self, grad: float, x: float, alpha: _A = ..., **options: Unpack[_Fresh]) -> np.float64: ...
+    @overload
+    def __call__(self, grad: _Own[_F], x: _Own[_F], alpha: _A = ..., **options: Unpack[_Fresh]) -> NDArray[_F]: ...
     @overload
     def __call__(
-        self,
-        grad: float,
-        x: float,
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
-    ) -> np.float64: ...
-    @overload
-    def __call__(
-        self,
-        grad: NDArray[_F] | _Nested[_Array[_F]],
-        x: NDArray[_F] | _Nested[_Array[_F]],
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
-    ) -> NDArray[_F]: ...
-    @overload
-    def __call__(
-        self,
-        grad: _Nested[float],
-        x: _Nested[float],
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
+        self, grad: _Nested[float], x: _Nested[float], alpha: _A = ..., **options: Unpack[_Fresh]
     ) -> NDArray[np.float64]: ...
     @overload
-    def __call__(
-        self,
-        grad: _Array[_F],
-        x: _Array[_F],
-        alpha: _A = ...,
-        *,
-        from_output: _Bool = False,
-        bias: _B = None,
-        out: None = None,
-        num_threads: _N = None,
-    ) -> Any: ...
+    def __call__(self, grad: _Array[_F], x: _Array[_F], alpha: _A = ..., **options: Unpack[_Fresh]) -> Any: ...
 
 elu: _Forward[_Alpha]
 selu: _Forward[Never]

@@ -13,12 +13,8 @@ import numpy as np
 def speaks(value: Any) -> bool:
     """Whether its type has an ``__array_ufunc__``, and is not NumPy's own array, memory map or scalar."""
     kind = type(value)
-    return (
-        kind is not np.ndarray
-        and kind is not np.memmap
-        and not isinstance(value, np.generic)
-        and getattr(kind, "__array_ufunc__", None) is not None
-    )
+    numpys = kind is np.ndarray or kind is np.memmap or issubclass(kind, np.generic)
+    return not numpys and getattr(kind, "__array_ufunc__", None) is not None
 
 
 def _is(value: Any, module: str, name: str) -> bool:

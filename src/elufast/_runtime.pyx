@@ -1,17 +1,15 @@
 """Facts about this machine. Compiled plainly, so that it runs on every CPU of the architecture."""
 import os
-import platform
 
 cdef extern from *:
     """
     #if defined(__x86_64__) && defined(__GNUC__)
     #include <cpuid.h>
     #define ELU_CPU(feature) (__builtin_cpu_supports(feature) != 0)
-    static int elu_f16c(void) { /* whose name not all compilers know */
+    static int elu_v3(void) { /* not all compilers know the name f16c */
         unsigned a, b, c = 0, d;
-        return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+        return ELU_CPU("avx2") && ELU_CPU("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
     }
-    static int elu_v3(void) { return ELU_CPU("avx2") && ELU_CPU("fma") && elu_f16c(); }
     static int elu_v4(void) {
         return elu_v3() && ELU_CPU("avx512f") && ELU_CPU("avx512cd") && ELU_CPU("avx512bw") &&
                ELU_CPU("avx512dq") && ELU_CPU("avx512vl");
@@ -87,6 +85,10 @@ cdef extern from *:
     const char* ELU_COMPILER
     const int ELU_OPENMP
 
+OPENMP = ELU_OPENMP != 0
+COMPILER = ELU_COMPILER.decode().strip()
+MAX_THREADS = 1024
+
 
 def cpu_levels() -> tuple[str, ...]:
     """Instruction-set levels that the CPU and the operating system support, best first.
@@ -110,11 +112,6 @@ def cache_bytes(root: str = "/") -> int:
     return caches[max(caches)] if caches else elu_cache_bytes()
 
 
-def openmp() -> int:
-    """Date of the OpenMP specification that the loops were built with, 0 without OpenMP."""
-    return ELU_OPENMP
-
-
 def inherits_openmp(root: str = "/") -> bool:
     """Whether this process is a fork that had the OpenMP library loaded before this module.
 
@@ -123,18 +120,6 @@ def inherits_openmp(root: str = "/") -> bool:
     """
     flags = _read(root, "proc/self/stat").rpartition(")")[2].split()[6:7]
     return bool(flags) and int(flags[0]) & 0x40 != 0 and elu_openmp_was_loaded()
-
-
-def compiler() -> str:
-    return ELU_COMPILER.decode().strip()
-
-
-def architecture() -> str:
-    return platform.machine()
-
-
-def _quota(maximum: str, period: str) -> float:
-    return int(maximum) / int(period) if maximum not in ("max", "-1") and int(period) > 0 else float("inf")
 
 
 def _read(*path: str) -> str:
@@ -147,7 +132,7 @@ def _read(*path: str) -> str:
 
 def _cgroup_quota(root: str = "/") -> float:
     """CPUs that the cgroups (version 2 or 1) of this process allow, in CPUs."""
-    quota = float("inf")
+    quotas = [float("inf")]
     for line in _read(root, "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers == "":
@@ -159,12 +144,12 @@ def _cgroup_quota(root: str = "/") -> float:
         group = group.strip("/")
         while True:  # a limit on any ancestor holds
             words = " ".join(_read(root, base, group, name) for name in names).split()
-            if len(words) == 2:
-                quota = min(quota, _quota(*words))
+            if len(words) == 2 and words[0] not in ("max", "-1") and words[1] != "0":
+                quotas.append(int(words[0]) / int(words[1]))
             if not group:
                 break
             group = os.path.dirname(group)
-    return quota
+    return min(quotas)
 
 
 def cpus() -> int:
@@ -172,14 +157,9 @@ def cpus() -> int:
 
     Where OpenMP binds threads (OMP_PROC_BIND), the main thread's mask is its own place: all places count.
     """
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    available = max(available, min(elu_bound_cpus(), os.cpu_count() or 1))
-    return max(1, int(min(available, _cgroup_quota())))
-
-
-MAX_THREADS = 1024
+    count = os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
+    return max(1, int(min(max(available, min(elu_bound_cpus(), count)), _cgroup_quota())))
 
 
 def default_num_threads() -> int:

@@ -72,24 +72,19 @@ ELUFAST_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, u
  *         the same from the result y of the function: fast, and without the bound, for y has rounded the derivative away
  */
 #define ELUFAST_FUNCTIONS(type, T)                                                                                     \
-    ELUFAST_INLINE T elufast_elu_##type(T x, double alpha) {                                                           \
-        return elufast_one_##type(ELUFAST_ELU, ELU_DO_FORWARD, x, x, alpha);                                           \
+    ELUFAST_FAMILY(type, T, elu, ELUFAST_ELU, ELUFAST_ALPHA, alpha)                                                    \
+    ELUFAST_FAMILY(type, T, selu, ELUFAST_SELU, , 1)                                                                   \
+    ELUFAST_FAMILY(type, T, celu, ELUFAST_CELU, ELUFAST_ALPHA, alpha)
+#define ELUFAST_ALPHA , double alpha
+#define ELUFAST_FAMILY(type, T, name, family, parameter, alpha)                                                        \
+    ELUFAST_INLINE T elufast_##name##_##type(T x parameter) {                                                          \
+        return elufast_one_##type(family, ELU_DO_FORWARD, x, x, alpha);                                                \
     }                                                                                                                  \
-    ELUFAST_INLINE T elufast_selu_##type(T x) { return elufast_one_##type(ELUFAST_SELU, ELU_DO_FORWARD, x, x, 1); }    \
-    ELUFAST_INLINE T elufast_celu_##type(T x, double alpha) {                                                          \
-        return elufast_one_##type(ELUFAST_CELU, ELU_DO_FORWARD, x, x, alpha);                                          \
+    ELUFAST_INLINE T elufast_##name##_backward_##type(T grad, T x parameter) {                                         \
+        return elufast_one_##type(family, ELU_DO_BACKWARD, grad, x, alpha);                                            \
     }                                                                                                                  \
-    ELUFAST_GRADIENTS(type, T, backward, ELU_DO_BACKWARD)                                                              \
-    ELUFAST_GRADIENTS(type, T, from_output, ELU_DO_FROM_OUTPUT)
-#define ELUFAST_GRADIENTS(type, T, name, mode)                                                                         \
-    ELUFAST_INLINE T elufast_elu_##name##_##type(T grad, T x, double alpha) {                                          \
-        return elufast_one_##type(ELUFAST_ELU, mode, grad, x, alpha);                                                  \
-    }                                                                                                                  \
-    ELUFAST_INLINE T elufast_selu_##name##_##type(T grad, T x) {                                                       \
-        return elufast_one_##type(ELUFAST_SELU, mode, grad, x, 1);                                                     \
-    }                                                                                                                  \
-    ELUFAST_INLINE T elufast_celu_##name##_##type(T grad, T x, double alpha) {                                         \
-        return elufast_one_##type(ELUFAST_CELU, mode, grad, x, alpha);                                                 \
+    ELUFAST_INLINE T elufast_##name##_from_output_##type(T grad, T y parameter) {                                      \
+        return elufast_one_##type(family, ELU_DO_FROM_OUTPUT, grad, y, alpha);                                         \
     }
 ELUFAST_FUNCTIONS(f32, float)
 ELUFAST_FUNCTIONS(f64, double)

@@ -36,27 +36,9 @@ for _function in ("takes", "number_f32", "number_f64", "strided"):
     llvmlite.binding.add_symbol(f"elufast_{_function}", get_cython_function_address("elufast._capi", _function))
 
 
-def _emit(builder: Any, name: str, result: Any, values: list[Any]) -> Any:
-    signature = ir.FunctionType(result, [value.type for value in values])
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), values)
-
-
-@intrinsic
-def _takes(typing: Any, family: Any, mode: Any, alpha: Any) -> Any:
-    """In C, where ``fastmath`` does not reach."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _emit(builder, "elufast_takes", ir.IntType(32), list(values))
-
-    return types.int32(types.int32, types.int32, types.float64), generate
-
-
-@intrinsic
-def _number(typing: Any, family: Any, mode: Any, grad: Any, x: Any, alpha: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _emit(builder, f"elufast_number_f{x.bitwidth}", context.get_value_type(x), list(values))
-
-    return x(types.int32, types.int32, x, x, types.float64), generate
+_INT, _ALPHA = types.int32, types.float64
+_takes = types.ExternalFunction("elufast_takes", _INT(_INT, _INT, _ALPHA))  # in C, where fastmath does not reach
+_NUMBERS = {x: types.ExternalFunction(f"elufast_number_f{x.bitwidth}", x(_INT, _INT, x, x, _ALPHA)) for x in _SUPPORTED}
 
 
 @intrinsic
@@ -85,16 +67,12 @@ def _compute(typing: Any, family: Any, mode: Any, alpha: Any, x: Any, grad: Any,
             builder.store(steps, cgutils.gep_inbounds(builder, strides, 0, k))
         code, axes = (ir.IntType(32)(v) for v in (_SUPPORTED.index(x if number else x.dtype), 0 if number else x.ndim))
         first = [cgutils.gep_inbounds(builder, pointers, 0, 0) for pointers in (data, strides)]
-        family, mode, alpha = values[:3]
-        _emit(builder, "elufast_strided", ir.VoidType(), [family, mode, code, alpha, axes, shape, *first])
+        given = [*values[:2], code, values[2], axes, shape, *first]
+        signature = ir.FunctionType(ir.VoidType(), [value.type for value in given])
+        builder.call(cgutils.get_or_insert_function(builder.module, signature, "elufast_strided"), given)
         return builder.load(slot) if number else context.get_dummy_value()
 
-    return (x if number else types.none)(types.int32, types.int32, types.float64, x, grad, bias, out), generate
-
-
-def _overload(function: Callable[..., Any], template: Callable[..., Any]) -> None:
-    template.__annotations__ = {}  # Numba takes them for a part of the signature, which a lambda lacks
-    overload(function, jit_options={"forceinline": True}, target="cpu")(template)
+    return (x if number else types.none)(_INT, _INT, _ALPHA, x, grad, bias, out), generate
 
 
 @register_jitable(forceinline=True)
@@ -112,19 +90,10 @@ def _mode(family: int, alpha: float, backward: bool, from_output: bool, bias: An
     return mode
 
 
-@intrinsic
-def _address(typing: Any, array: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data = context.make_array(array)(context, builder, values[0]).data
-        return builder.ptrtoint(data, context.get_value_type(types.intp))
-
-    return types.intp(array), generate
-
-
 @register_jitable(forceinline=True)
-def _ends(array: Any) -> tuple[int, int]:
+def _ends(array: Any) -> tuple[Any, Any]:
     """The first byte of an array, and the one behind its last."""
-    low = high = _address(array)
+    low = high = np.intp(array.ctypes.data)
     for axis in range(array.ndim):
         step = array.strides[axis] * (array.shape[axis] - 1)
         low, high = min(low, low + step), max(high, high + step)
@@ -138,7 +107,7 @@ def _clash(a: Any, out: Any) -> bool:
         return False
     first, behind = _ends(a)
     out_first, out_behind = _ends(out)
-    same = _address(a) == _address(out) and a.strides == out.strides
+    same = a.ctypes.data == out.ctypes.data and a.strides == out.strides
     return not same and first < out_behind and out_first < behind
 
 
@@ -146,19 +115,6 @@ def _clash(a: Any, out: Any) -> bool:
 def _check_shapes(x: Any, other: Any) -> None:
     if other is not None and x.shape != other.shape:
         raise ValueError("elufast: the arrays differ in shape; nothing is broadcast: pass np.broadcast_to(...)")
-
-
-def _broadcast(bias: Any, x: Any) -> Any:
-    raise NotImplementedError("compiled only")
-
-
-def _broadcast_compiled(bias: Any, x: Any) -> Callable[[Any, Any], Any]:
-    if isinstance(bias, types.Array):
-        return lambda bias, x: np.broadcast_to(bias, x.shape)
-    return lambda bias, x: None
-
-
-_overload(_broadcast, _broadcast_compiled)
 
 
 def _given(value: Any) -> bool:
@@ -202,6 +158,8 @@ def _compiled(
         _same(name, "x", x, "bias", _operand(name, "bias", bias), fewer=True)
     if not isinstance(types.unliteral(alpha), int | float | types.Omitted | types.Float | types.Integer):
         raise TypingError(f"{name}: alpha has type {alpha}, not a real number; pass float(alpha)")
+    if name.startswith("selu") and not isinstance(alpha, float | types.Omitted):
+        raise TypingError(f"{name}: takes no alpha; leave it out")
     if _given(num_threads):
         raise TypingError(
             f"{name}: in a compiled function a call runs in the thread that makes it; leave num_threads out and "
@@ -219,44 +177,37 @@ def _compiled(
         mode = _mode(family, alpha, backward, from_output, bias)
         if bias is not None:  # fastmath would take x + bias apart
             return _compute(family, mode, alpha, x, grad, bias, x)
-        return _number(family, mode, x if grad is None else grad, x, alpha)
+        return number_of(family, mode, x if grad is None else grad, x, alpha)
 
     def new(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
         mode = _mode(family, alpha, backward, from_output, bias)
         _check_shapes(x, grad)
-        added = _broadcast(bias, x)
+        added = broadcast(bias, x)
         result = np.empty_like(x)
         _compute(family, mode, alpha, x, grad, added, result)
-        return result
-
-    def zero_dimensional(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
-        return new_array(grad, x, alpha, from_output, bias, out)[()]
+        return unwrapped(result)
 
     def existing(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
         mode = _mode(family, alpha, backward, from_output, bias)
         _check_shapes(x, grad)
         _check_shapes(x, out)
-        added = _broadcast(bias, x)
+        added = broadcast(bias, x)
         if _clash(x, out) or _clash(grad, out) or _clash(added, out):
-            result = np.empty_like(x)
-            _compute(family, mode, alpha, x, grad, added, result)
-            out[...] = result
+            out[...] = new_array(grad, x, alpha, from_output, bias, out)
         else:
             _compute(family, mode, alpha, x, grad, added, out)
         return out
 
-    new_array = register_jitable(forceinline=True)(new)
-    if not isinstance(x, types.Array):
-        chosen = number
-    elif _given(out):
-        chosen = existing
-    else:
-        chosen = new if x.ndim else zero_dimensional
-    return register_jitable(forceinline=True)(chosen)  # type: ignore[no-any-return]
+    jitable: Any = register_jitable(forceinline=True)
+    number_of, new_array = _NUMBERS.get(x, x), jitable(new)
+    broadcast = jitable((lambda b, x: np.broadcast_to(b, x.shape)) if _given(bias) else (lambda b, x: None))
+    unwrapped = jitable((lambda result: result) if getattr(x, "ndim", 0) else (lambda result: result[()]))
+    chosen = existing if _given(out) else new if isinstance(x, types.Array) else number
+    return jitable(chosen)  # type: ignore[no-any-return]
 
 
-def _register(family: int) -> None:
-    """Overloads of the three functions of a family, each with the signature of the Python function."""
+def _register(family: int, name: str) -> None:
+    """Overloads of the three functions of a family. They take what the Python functions take, SELU's no alpha."""
 
     def forward(x: Any, alpha: Any = 1.0, bias: Any = None, out: Any = None, num_threads: Any = None) -> Any:
         compute = _compiled(family, "", None, x, alpha, bias, out, num_threads)
@@ -280,31 +231,13 @@ def _register(family: int) -> None:
             grad, x, alpha, from_output, bias, out
         )
 
-    def selu(x: Any, bias: Any = None, out: Any = None, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "", None, x, 1.0, bias, out, num_threads)
-        return lambda x, bias=None, out=None, num_threads=None: compute(None, x, 1.0, False, bias, out)
-
-    def selu_in_place(x: Any, bias: Any = None, num_threads: Any = None) -> Any:
-        compute = _compiled(family, "_", None, x, 1.0, bias, x, num_threads)
-        return lambda x, bias=None, num_threads=None: compute(None, x, 1.0, False, bias, x)
-
-    def selu_backward(
-        grad: Any, x: Any, from_output: Any = False, bias: Any = None, out: Any = None, num_threads: Any = None
-    ) -> Any:
-        compute = _compiled(family, "_backward", grad, x, 1.0, bias, out, num_threads)
-        return lambda grad, x, from_output=False, bias=None, out=None, num_threads=None: compute(
-            grad, x, 1.0, from_output, bias, out
-        )
-
-    name = _FAMILIES[family]
-    plain = name == "selu"  # without alpha
-    _overload(getattr(elufast, name), selu if plain else forward)
-    _overload(getattr(elufast, f"{name}_"), selu_in_place if plain else in_place)
-    _overload(getattr(elufast, f"{name}_backward"), selu_backward if plain else backward)
+    for suffix, template in {"": forward, "_": in_place, "_backward": backward}.items():
+        template.__annotations__ = {}  # Numba takes them for a part of the signature, which a lambda lacks
+        overload(getattr(elufast, name + suffix), jit_options={"forceinline": True}, target="cpu")(template)
 
 
-for _family in range(len(_FAMILIES)):
-    _register(_family)
+for _family, _name in enumerate(_FAMILIES):
+    _register(_family, _name)
 
 
 def _init() -> None:

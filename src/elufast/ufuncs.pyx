@@ -67,10 +67,6 @@ cdef void* nans[CODES]
 nans[:] = [&nan_f32, &nan_f64, &nan_f16, &nan_bf16]
 
 
-cdef inline double number(const char* alphas, ptrdiff_t offset) noexcept nogil:
-    return (<const double*> (alphas + offset))[0]
-
-
 cdef void loop(char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* strides, void* which) noexcept nogil:
     """A stretch of elements for each alpha: the usual one has stride 0."""
     cdef Function f = (<Function*> which)[0]
@@ -83,8 +79,8 @@ cdef void loop(char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* 
     while start < n:
         stop = start + 1 if step else n
         if alphas:
-            alpha = number(data[k + 1], start * step)
-            while stop < n and number(data[k + 1], stop * step) == alpha:
+            alpha = (<double*> (data[k + 1] + start * step))[0]
+            while stop < n and (<double*> (data[k + 1] + stop * step))[0] == alpha:
                 stop += 1
         if elu_takes(f.family, f.mode, alpha):
             plan(&p, f.family, f.mode, alpha, f.code)
