@@ -201,6 +201,11 @@ bench-compare: .venv-bench/ready ## asv: compare the current commit with BASE=<r
 	.venv-bench/bin/asv machine --yes >/dev/null
 	.venv-bench/bin/asv continuous --split --interleave-rounds --bench '$(BENCH)' $(BASE) HEAD
 
+HISTORY ?= --last 10
+bench-history: .venv-bench/ready ## asv: measure the last commits of the package, name each step; HISTORY="--last N --until REV"
+	.venv-bench/bin/asv machine --yes >/dev/null
+	.venv-bench/bin/python tools/history.py $(HISTORY)
+
 bench-html: .venv-bench/ready ## asv: build the site from the results so far
 	.venv-bench/bin/asv publish
 
@@ -209,4 +214,4 @@ clean: ## remove what the targets above made
 
 .PHONY: help demo test test-sanitized test-memcheck test-freethreaded leaks fuzz sizes lint docs dist wheel frozen matrix \
   $(CPUS) vectorized instructions instructions-record exhaustive accuracy limits threads processes peers torch-step \
-  torch-fuzz bench bench-compare bench-html clean
+  torch-fuzz bench bench-compare bench-history bench-html clean

@@ -1,21 +1,23 @@
 """Benchmarks for asv, one class a question. Each set of parameters has a process of its own, and elufast is imported in
-`setup`: so ELUFAST_ISA picks the level, and the process has not forked since OpenMP started.
+`setup`: the process has not forked since OpenMP started. Times are at this CPU's own level; ELUFAST_ISA picks another.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import runpy
 import time
+import timeit
+import zlib
 from functools import partial
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-LEVELS = ["base", "v3", "v4"]
-DTYPES = ["float32", "float64"]
-HALVES = ["float16", "bfloat16"]
+TOOL = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "instructions.py"))
+DTYPES = TOOL["DTYPES"]
 # function: arguments by name; "grad" and "y" stand for those arrays
 FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "elu new": ("elu", {}),
@@ -30,65 +32,81 @@ FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def load(level: str) -> Any:
-    """elufast at this level; skips the benchmark where the CPU or the build lacks it."""
-    os.environ["ELUFAST_ISA"] = level
-    try:
-        import elufast
-    except ImportError as error:
-        raise NotImplementedError(str(error)) from error
-    assert elufast.runtime_info()["level"] == level
-    return elufast
-
-
-def best(call: Any, seconds: float = 0.1) -> float:
-    """Shortest time of a call, from runs of at least 50 us."""
-    call()
-    start = time.perf_counter()
-    call()
-    number = max(1, int(50e-6 / max(time.perf_counter() - start, 1e-9)))
-    times, end = [], start + seconds
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(number):
-            call()
-        times.append((time.perf_counter() - start) / number)
-    return min(times)
-
-
 class Functions:
-    """Time of a call, and as a ratio to the NumPy function that moves as much and computes next to nothing."""
+    """Time of a call."""
 
-    params = (list(FUNCTIONS), DTYPES, ["1", "10000", "1000000", "1000000 x2", "16000000", "16000000 x2"], LEVELS)
-    param_names = ("function", "dtype", "size and threads", "level")
+    params = (list(FUNCTIONS), DTYPES, ["1", "10000", "1000000", "1000000 x2", "16000000", "16000000 x2"])
+    param_names = ("function", "dtype", "size and threads")
 
-    def setup(self, function: str, dtype: str, size_and_threads: str, level: str) -> None:
+    def setup(self, function: str, dtype: str, size_and_threads: str) -> None:
+        import elufast
+
         size, threads = (int(n) for n in f"{size_and_threads} x1".split(" x")[:2])
-        elufast = load(level)
         name, more = FUNCTIONS[function]
         x = np.random.default_rng(0).standard_normal(size, dtype=np.dtype(dtype))
-        grad, out = np.ones_like(x), np.zeros_like(x)
-        arrays = (grad, x) if "backward" in name else (x,)
+        arrays = (np.ones_like(x), x) if "backward" in name else (x,)
         self.call = partial(getattr(elufast, name), *arrays, **more, num_threads=threads)
-        self.floor = partial(np.negative, x, x) if name.endswith("_") else partial(np.negative, x)
         if function != "elu new" and not name.endswith("_"):
-            self.call.keywords["out"] = out
-            self.floor = partial(np.multiply if len(arrays) == 2 else np.negative, *arrays, out)
+            self.call.keywords["out"] = np.zeros_like(x)
 
     def time_call(self, *_: Any) -> None:
         self.call()
 
-    def track_ratio_to_floor(self, *_: Any) -> float:
-        rounds = [(best(self.call), best(self.floor)) for _ in range(3)]
-        return min(r[0] for r in rounds) / min(r[1] for r in rounds)
 
+class History:
+    """What `make bench-history` follows, a line a kernel: every commit has it."""
+
+    params = (TOOL["HISTORY"], DTYPES)
+    param_names = ("kernel", "dtype")
+    timeout = 300
+
+    def setup_cache(self) -> dict[str, float]:
+        counts: dict[str, float] = TOOL["count"](TOOL["levels"]()[0], [(k, d) for k in TOOL["HISTORY"] for d in DTYPES])
+        return counts
+
+    def track_instructions(self, counts: dict[str, float], kernel: str, dtype: str) -> float:
+        return counts[f"{kernel} {dtype}"]
+
+    track_instructions.unit = "instructions/element"  # type: ignore[attr-defined]
+
+    def track_ratio_to_floor(self, _: Any, kernel: str, dtype: str, size: int) -> float:
+        """Against the NumPy function that moves as much and computes next to nothing: by turns, the best of each."""
+        import elufast
+
+        x = np.random.default_rng(0).standard_normal(size, dtype=np.dtype(dtype))
+        names = vars(elufast) | {"x": x, "grad": np.ones_like(x), "out": np.zeros_like(x), "np": np}
+        floor = "np.multiply(grad, x, out)" if "backward" in kernel else "np.negative(x, out)"
+        timers = [timeit.Timer(call, globals=names) for call in (TOOL["CALLS"][kernel], floor)]
+        names["set_num_threads"](1)
+        number = max(1, 50_000 // size)
+        best = [math.inf, math.inf]
+        end = time.perf_counter() + 0.2
+        while time.perf_counter() < end:
+            best = [min(before, timer.timeit(number)) for before, timer in zip(best, timers, strict=True)]
+        return best[0] / best[1]
+
+    track_ratio_to_floor.params = (*params, [1000, 100_000])  # type: ignore[attr-defined]
+    track_ratio_to_floor.param_names = (*param_names, "size")  # type: ignore[attr-defined]
     track_ratio_to_floor.unit = "times NumPy's copying function, one thread"  # type: ignore[attr-defined]
+
+    def track_import(self, counts: dict[str, float]) -> float:
+        return counts[TOOL["IMPORT"]]
+
+    track_import.params = ()  # type: ignore[attr-defined]
+    track_import.unit = "million instructions of import elufast beyond import numpy"  # type: ignore[attr-defined]
+
+    def track_wheel_size(self, _: Any) -> float:
+        installed = [file for file in files("elufast") or [] if file.suffix != ".pyc"]
+        return sum(len(zlib.compress(file.read_binary())) for file in installed) / 1024
+
+    track_wheel_size.params = ()  # type: ignore[attr-defined]
+    track_wheel_size.unit = "KiB"  # type: ignore[attr-defined]
 
 
 class Surroundings:
     """What comes around the kernel: conversions from and to half precision, a bias of a row. One thread."""
 
-    params = (["elu", "selu_backward"], [*DTYPES, *HALVES], [False, True], [100_000, 16_000_000])
+    params = (["elu", "selu_backward"], [*DTYPES, "float16", "bfloat16"], [False, True], [100_000, 16_000_000])
     param_names = ("function", "dtype", "bias", "size")
 
     def setup(self, function: str, dtype: str, bias: bool, size: int) -> None:
@@ -135,19 +153,18 @@ class Layouts:
 class Accuracy:
     """Largest error in units in the last place, over 100 000 inputs: `make exhaustive` and `make accuracy` see more."""
 
-    params = (["elu", "selu", "celu", "elu_backward", "selu_backward", "celu_backward"], DTYPES, LEVELS)
-    param_names = ("function", "dtype", "level")
+    # the reference needs a wider type
+    dtypes = DTYPES if np.finfo(np.longdouble).nmant >= 63 else ["float32"]
+    params = (["elu", "selu", "celu", "elu_backward", "selu_backward", "celu_backward"], dtypes)
+    param_names = ("function", "dtype")
 
-    def setup(self, function: str, dtype: str, level: str) -> None:
-        if np.finfo(np.longdouble).nmant < 63:
-            raise NotImplementedError("the reference needs a wider type than float64")
-        self.elufast = load(level)
+    def track_max_ulp(self, function: str, dtype: str) -> float:
+        import elufast
 
-    def track_max_ulp(self, function: str, dtype: str, level: str) -> float:
         family, _, backward = function.partition("_")
         x = np.random.default_rng(0).normal(0, 4, 100_000).astype(dtype)
         alpha = {} if family == "selu" else {"alpha": 0.7}
-        call = getattr(self.elufast, function)
+        call = getattr(elufast, function)
         got = call(np.ones_like(x), x, **alpha) if backward else call(x, **alpha)
         wide = x.astype(np.longdouble)
         scale = a = np.longdouble(1)
@@ -165,24 +182,6 @@ class Accuracy:
         return float(np.max(np.abs(got - exact) / np.spacing(np.abs(exact.astype(dtype)))))
 
     track_max_ulp.unit = "ulp"  # type: ignore[attr-defined]
-
-
-class Instructions:
-    """Instructions per element, counted by valgrind: no noise."""
-
-    tool = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "instructions.py"))
-    params = ([f"{kernel} {dtype}" for kernel, dtype in tool["CASES"]], list(tool["LEVELS"]))
-    param_names = ("kernel", "level")
-    timeout = 300
-
-    def setup_cache(self) -> dict[str, dict[str, float]]:
-        counts: dict[str, dict[str, float]] = self.tool["counts"]()
-        return counts
-
-    def track_instructions(self, counts: dict[str, dict[str, float]], kernel: str, level: str) -> float:
-        return counts.get(level, {}).get(kernel, float("nan"))
-
-    track_instructions.unit = "instructions/element"  # type: ignore[attr-defined]
 
 
 class Import:

@@ -47,57 +47,71 @@ CALLS = {
 # In half precision: conversions, and the blocks that hold a result near the middle of two halves a second time.
 HALVES = [kernel for kernel in CALLS if "far" not in kernel]
 HALF_DTYPES = ["float16", *(["bfloat16"] if find_spec("ml_dtypes") else [])]
-CASES = [(kernel, dtype) for kernel in CALLS for dtype in ("float32", "float64")]
+DTYPES = ["float32", "float64"]
+CASES = [(kernel, dtype) for kernel in CALLS for dtype in DTYPES]
 CASES += [(kernel, dtype) for kernel in HALVES for dtype in HALF_DTYPES]
-# Collect inside the public functions; a profile is written whenever get_num_threads() is called. The first of three
-# calls is there to load what is loaded lazily.
-VALGRIND = [
-    *("valgrind", "--tool=callgrind", "--collect-atstart=no"),
-    *("--toggle-collect=__pyx_pw_7elufast_10_functions_*elu*", "--dump-before=__pyx_pw_7elufast_5_core_*thread_limit"),
-]
+# What every commit of the history has: tools/history.py and asv_bench count these.
+HISTORY = [f"{way}_{family}" for way in ("forward", "backward") for family in ("unit", "alpha", "selu", "celu")]
+# A profile is written whenever getppid() is called: of elufast only the public functions are named, which every commit
+# has. A case's two calls differ in size alone, so what Python spends on them cancels; what is loaded lazily is by then.
+VALGRIND = ["valgrind", "--tool=callgrind", "--dump-before=getppid"]
 DRIVER = f"""
-import gc
+import gc, os, sys
 gc.disable()  # it would count
 import numpy as np
-if {"bfloat16" in HALF_DTYPES}:
-    import ml_dtypes
-from elufast import *
-for dtype, call in {[(dtype, CALLS[kernel]) for kernel, dtype in CASES]}:
-    for n in {SIZE}, {SIZE}, {2 * SIZE}:
-        x = np.resize(np.linspace(-8, 8, {SIZE}), n).astype(dtype)
-        grad, out = np.ones(n, dtype), np.zeros(n, dtype)
-        far = np.where(np.arange(n) % 128, x, np.array(-1e4, dtype)).astype(dtype)
-        rows, grad_rows, out_rows = (a.reshape(-1, 256) for a in (x, grad, out))
-        bias = np.linspace(-1, 1, 256).astype(dtype)
-        eval(call)
-        get_num_threads()
+os.getppid()
+import elufast
+os.getppid()
+def arrays(n, dtype):
+    x = np.resize(np.linspace(-8, 8, {SIZE}), n).astype(dtype)
+    grad, out = np.ones(n, dtype), np.zeros(n, dtype)
+    far = np.where(np.arange(n) % 128, x, np.array(-1e4, dtype)).astype(dtype)
+    rows, grad_rows, out_rows = (a.reshape(-1, 256) for a in (x, grad, out))
+    bias = np.linspace(-1, 1, 256).astype(dtype)
+    return vars(elufast) | locals()
+for case in sys.argv[1:]:
+    kernel, dtype = case.rsplit(" ", 1)
+    if dtype == "bfloat16":
+        import ml_dtypes
+    call = compile({CALLS}[kernel], case, "eval")
+    once, twice = arrays({SIZE}, dtype), arrays({2 * SIZE}, dtype)
+    for _ in range(20):
+        eval(call, once)
+    os.getppid()
+    eval(call, once)
+    os.getppid()
+    eval(call, twice)
+    os.getppid()
 """
+IMPORT = "import elufast"
 
 
-def count(level: str) -> dict[str, float]:
-    """Instructions per element by "kernel dtype"."""
+def count(level: str, cases: list[tuple[str, str]]) -> dict[str, float]:
+    """Instructions per element by "kernel dtype"; under IMPORT, millions of them for that beyond NumPy's."""
+    names = [" ".join(case) for case in cases]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [*VALGRIND, f"--callgrind-out-file={folder}/profile", sys.executable, "-c", DRIVER],
+            [*VALGRIND, f"--callgrind-out-file={folder}/profile", sys.executable, "-c", DRIVER, *names],
             env={**os.environ, "ELUFAST_ISA": level, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
             check=True,
             capture_output=True,
         )
         profiles = sorted(Path(folder).glob("profile.*"), key=lambda path: int(path.suffix[1:]))
         totals = [int(re.findall(r"^summary: (\d+)", profile.read_text(), re.M)[-1]) for profile in profiles]
-    assert len(totals) == 3 * len(CASES), f"{len(totals)} profiles; is the module stripped of its symbols?"
-    return {
-        f"{kernel} {dtype}": round((twice - once) / SIZE, 3)
-        for (kernel, dtype), once, twice in zip(CASES, totals[1::3], totals[2::3], strict=True)
+    # NumPy, elufast, then what is before the calls, the one and the other
+    assert len(totals) == 2 + 3 * len(cases), f"{len(totals)} profiles: valgrind did not see getppid()"
+    counts = {
+        name: round((twice - once) / SIZE, 3)
+        for name, once, twice in zip(names, totals[3::3], totals[4::3], strict=True)
     }
+    return counts | {IMPORT: round(totals[1] / 1e6, 2)}
 
 
-def counts() -> dict[str, dict[str, float]]:
-    """The counts by level, of the levels that can be counted here; none without valgrind."""
+def levels() -> list[str]:
+    """The levels that can be counted here; none without valgrind."""
     from elufast import runtime_info
 
-    levels = [level for level in LEVELS if level in runtime_info()["levels"]]
-    return {level: count(level) for level in levels if shutil.which("valgrind")}
+    return [level for level in LEVELS if level in runtime_info()["levels"] and shutil.which("valgrind")]
 
 
 def main() -> int:
@@ -107,7 +121,9 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write the counts down")
     parser.add_argument("--check", action="store_true", help="fail where one rose by more than 2 %%")
     options = parser.parse_args()
-    now = counts()
+    now = {level: count(level, CASES) for level in levels()}
+    for row in now.values():
+        del row[IMPORT]  # it belongs to Python's version too
     if not now:
         print("valgrind is missing: install it to count instructions")
         return 1
