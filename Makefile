@@ -1,18 +1,33 @@
-# Each task has a virtual environment of its own, made on first use and again when the package's sources change.
-# Needed: Python 3.11 or newer with venv, pip and a C compiler. PYTHON=python3.13 picks the interpreter.
+# Virtual environments are made on first use, and again when the package's sources change.
+# Needed: Python 3.11 or newer with venv, pip and a C compiler. PYTHON=python3.13 picks the interpreter; from one to
+# another, `make clean`.
 PYTHON ?= python3
 SOURCES = setup.py pyproject.toml $(wildcard $(addprefix src/elufast/*.,py pyi pyx pxd h cpp))
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-20s %s\n", $$1, $$2 }'
 
-# $(call install,what pip installs). pip takes dependency groups since 25.1; setuptools would keep in build/lib what
-# was removed from src.
-define install
-$(PYTHON) -m venv --upgrade-deps $(@D)
-rm -rf build/lib*
+# What the environments take: built once, and not editable: what is tested is what a user gets, stubs and all.
+# setuptools would keep in build/lib what was removed from src.
+WHEEL = build/wheel/ready
+ELUFAST = $$(ls build/wheel/*.whl)
+$(WHEEL) dist: export SOURCE_DATE_EPOCH = $(or $(shell git log -1 --format=%ct 2>/dev/null),1700000000)
+$(WHEEL): $(SOURCES)
+	rm -rf $(@D) build/lib*
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(@D) .
+	@touch $@
+
+# $(call add,what pip installs). pip would keep an elufast of the same version.
+define add
+@$(@D)/bin/pip uninstall -qq --yes elufast
 $(@D)/bin/pip install --quiet $(1)
 @touch $@
+endef
+
+# $(call install,what pip installs). pip takes dependency groups since 25.1.
+define install
+$(PYTHON) -m venv --upgrade-deps $(@D)
+$(call add,$(1))
 endef
 
 # The registry's torch for Linux brings several GB of CUDA packages. Where pip's configuration offers a local CPU build
@@ -23,38 +38,38 @@ if $(@D)/bin/pip install --quiet --dry-run --no-index --no-deps $(TORCH) 2>/dev/
 endef
 TORCH ?= torch==2.13.0
 
-# Not editable: what is tested is what a user gets, stubs and all.
-.venv/ready: $(SOURCES)
-	$(call install,--group test .[examples])
+.venv/ready: $(WHEEL)
+	$(call install,--group test --group docs $(ELUFAST)[examples])
 	@$(call install_torch,: the tests against PyTorch are skipped)
 
 # The compiler with its checks, for the probe of setup.py too. The loops are then not vectorized as in a release: what
 # those touch is the matter of test-memcheck and of the guard pages in tests/test_memory.py.
 .venv-sanitized/ready: export CC = gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined
 .venv-sanitized/ready: $(SOURCES)
+	rm -rf build/lib*
 	$(call install,--group test .)
 
-.venv-demo/ready: $(SOURCES)
-	$(call install,.[examples])
+.venv-demo/ready: $(WHEEL)
+	$(call install,$(ELUFAST)[examples])
 
-.venv-lint/ready: $(SOURCES)
-	$(call install,--group lint .)
+.venv-lint/ready: pyproject.toml
+	$(call install,--group lint)
 
-.venv-bench/ready: $(SOURCES)
-	$(call install,--group bench .)
+.venv-lint/elufast: .venv-lint/ready $(WHEEL)
+	$(call add,$(ELUFAST))
 
-.venv-peers/ready: $(SOURCES)
+.venv-bench/ready: $(WHEEL)
+	$(call install,--group bench $(ELUFAST))
+
+.venv-peers/ready: $(WHEEL)
 	$(PYTHON) -m venv --upgrade-deps $(@D)
 	@$(call install_torch,: the next step installs what the registry has)
-	$(call install,.[peers])
+	$(call add,$(ELUFAST)[peers])
 
-.venv-docs/ready: $(SOURCES)
-	$(call install,--group docs .)
-	@$(call install_torch,: the pages about PyTorch are left out)
-
-demo: .venv-demo/ready ## train a network on handwritten digits with ReLU, ELU and SELU
-	.venv-demo/bin/python examples/digits.py
-	.venv-demo/bin/python examples/digits_cnn.py
+# Small; but .venv has what it needs.
+demo: $(or $(wildcard .venv/ready),.venv-demo/ready) ## train a network on handwritten digits with ReLU, ELU and SELU
+	$(<D)/bin/python examples/digits.py
+	$(<D)/bin/python examples/digits_cnn.py
 
 test: .venv/ready ## run the tests
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
@@ -107,7 +122,7 @@ sizes: .venv/ready ## more than 2^31 elements, more data than memory: results an
 
 # Not the loops of other levels, which are the same source: this CPU may be unable to import them.
 STUBS = elufast._functions elufast._core elufast.ufuncs elufast._runtime elufast._loops_base
-lint: .venv-lint/ready ## ruff, mypy, stubtest, clang-format, cython-lint, zizmor
+lint: .venv-lint/elufast ## ruff, mypy, stubtest, clang-format, cython-lint, zizmor
 	.venv-lint/bin/ruff check
 	.venv-lint/bin/ruff format --check
 	.venv-lint/bin/mypy
@@ -130,18 +145,22 @@ matrix: .venv/ready ## build and test with every compiler, Python and NumPy at h
 
 # Removed first: what sphinx-gallery has run it does not run again while the example is the same, elufast or not.
 DOCS_BUILT = docs/_build docs/gallery docs/reference/generated
-docs: .venv-docs/ready ## build the documentation into docs/_build/html; run its code, check its links
-	.venv-docs/bin/python -m pytest $(PYTEST_ARGS) tests/test_docs.py
+docs: .venv/ready ## build the documentation into docs/_build/html; run its code, check its links
+	.venv/bin/python -m pytest $(PYTEST_ARGS) tests/test_docs.py
 	rm -rf $(DOCS_BUILT)
-	.venv-docs/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
-	.venv-docs/bin/python tools/links.py docs/_build/html
+	.venv/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
+	.venv/bin/python tools/links.py docs/_build/html
 
-dist: .venv-lint/ready ## build the sdist and, from it, the wheel; check both
+dist: .venv-lint/ready ## build the sdist and, from it, the wheel, which the environments then take; check both
 	rm -rf dist
 	.venv-lint/bin/python -m build
 	.venv-lint/bin/twine check --strict dist/*
 	.venv-lint/bin/check-wheel-contents dist/*.whl
 	.venv-lint/bin/sp-repo-review .
+	rm -rf $(dir $(WHEEL))
+	mkdir -p $(dir $(WHEEL))
+	cp dist/*.whl $(dir $(WHEEL))
+	@touch $(WHEEL)
 
 # Its own libgomp inside, the oldest platform tag that this machine's allows; tested where no compiler is on PATH.
 wheel: dist ## the wheel for other Linux machines, tested from a clean environment

@@ -44,6 +44,10 @@ def levels() -> list[str]:
 class BuildExt(build_ext):
     """Adds the flags that this compiler takes; OpenMP where a program with it compiles and links."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or True  # a compiler for each CPU
+
     def build_extensions(self) -> None:
         if self.compiler.compiler_type == "msvc":
             flags, openmp, link = MSVC_FLAGS, ["/openmp"], []

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,18 +127,15 @@ def main() -> int:
     flags, pattern = REPORTS[kind]
     source, include, loops = generated()
     found = {}
-    for level in levels():
-        done = subprocess.run(
-            [
-                *command,
-                *(*UNIX_FLAGS, "-fPIC", *LOOP_FLAGS, *LEVELS[level], *flags),
-                *(f"-I{folder}" for folder in include),
-                *("-c", str(source), "-o", os.devnull),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+
+    def compiled(level: str) -> subprocess.CompletedProcess[str]:
+        options = [*UNIX_FLAGS, "-fPIC", *LOOP_FLAGS, *LEVELS[level], *flags, *(f"-I{folder}" for folder in include)]
+        call = [*command, *options, "-c", str(source), "-o", os.devnull]
+        return subprocess.run(call, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reports = list(pool.map(compiled, levels()))
+    for level, done in zip(levels(), reports, strict=True):
         if done.returncode:
             print(done.stderr)
             return 1
