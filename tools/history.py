@@ -121,7 +121,7 @@ def picture(line: dict[str, str], found: Measured, machine: str, path: Path) -> 
         axis.margins(y=0.1)
         axis.grid(alpha=0.3)
     for axis in axes[2]:
-        axis.set_ylim(0)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
     lines = {line.get_label(): line for line in axes[0, 0].get_lines() if not line.get_label().startswith("_")}
     figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=4, frameon=False)
     figure.suptitle(f"What commits cost, oldest first ({machine}); a ring: a step; grey: commits left out")
