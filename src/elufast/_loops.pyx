@@ -134,18 +134,18 @@ cdef void forward(
         x, bias, out = in_f32(x_, n), in_f32(bias_, n), out_f32(out_, n)
     else:
         x, bias, out = in_f64(x_, n), in_f64(bias_, n), out_f64(out_, n)
-    if bias_ == NULL:
-        for i in range(n):
-            if real is float:
-                out[i] = elu_forward_f32(sizeof(family), x[i], s)
-            else:
-                out[i] = elu_forward_f64(sizeof(family), x[i], s)
-    else:
+    if bias_ != NULL:
         for i in range(n):
             if real is float:
                 out[i] = elu_forward_f32(sizeof(family), x[i] + bias[i], s)
             else:
                 out[i] = elu_forward_f64(sizeof(family), x[i] + bias[i], s)
+        return
+    for i in range(n):
+        if real is float:
+            out[i] = elu_forward_f32(sizeof(family), x[i], s)
+        else:
+            out[i] = elu_forward_f64(sizeof(family), x[i], s)
 
 
 # Where the formula has a moderate form a block of moderate elements takes that, another the one for all. It is tried
