@@ -3,7 +3,7 @@ A policy network in NumPy
 =========================
 
 A small perceptron with ELU decides for a legged robot many times a second, mostly for one observation. In NumPy with
-elufast a layer is a product and one call, which adds the bias too. `examples/policy.py` has the network, and times it
+elufast a layer is a product and one call, which adds the bias too. ``examples/policy.py`` has the network, and times it
 beside PyTorch and ONNX Runtime where they are installed, on the same weights.
 
 Needed: Matplotlib.
@@ -21,7 +21,7 @@ import policy
 # The network
 # -----------
 #
-# The weights could be those of a PyTorch `Sequential`, from `policy.load`. A call writes into memory of its own, made
+# The weights could be those of a PyTorch ``Sequential``, from ``policy.load``. A call writes into memory of its own, made
 # once.
 
 layers = policy.random_layers()
@@ -33,7 +33,7 @@ print(f"largest difference from float64: {np.abs(act(x) - policy.exact(layers, x
 # Time a call
 # -----------
 #
-# Few turns, for this page; `python examples/policy.py` takes more.
+# Few turns, for this page; ``python examples/policy.py`` takes more.
 
 fig, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
 times: dict[str, list[float]] = {}
