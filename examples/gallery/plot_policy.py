@@ -21,8 +21,8 @@ import policy
 # The network
 # -----------
 #
-# The weights could be those of a PyTorch ``Sequential``, from ``policy.load``. A call writes into memory of its own, made
-# once.
+# The weights could be those of a PyTorch ``Sequential``, from ``policy.load``. A call writes into memory of its own,
+# made once.
 
 layers = policy.random_layers()
 x = np.random.default_rng(1).standard_normal((16, 48), np.float32)
