@@ -82,7 +82,7 @@ def install(native: bool | None = None) -> None:
 
 
 def uninstall() -> None:
-    """PyTorch's own kernels are back. Where they are in place already nothing happens."""
+    """PyTorch's own kernels are back. No other thread may compute ELU meanwhile: PyTorch frees a kernel in use."""
     global _status, _kernels
     with _lock:
         if _status == "native":
