@@ -169,8 +169,9 @@ def test_c_halves(cc: str, kind: str, tmp_path: Path) -> None:
                 with bound(level):
                     wanted = called(x.view(dtype), grad.view(dtype))
                 there = got[t, k].view(dtype)
-                nan = np.isnan(wanted)
-                assert (np.isnan(there) == nan).all(), (called, dtype)
+                with np.errstate(invalid="ignore"):  # NaNs that signal
+                    nan = np.isnan(wanted)
+                    assert (np.isnan(there) == nan).all(), (called, dtype)
                 assert (got[t, k][~nan] == wanted.view(np.uint16)[~nan]).all(), (called, dtype)
 
 
