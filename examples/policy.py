@@ -29,6 +29,7 @@ Layers = list[tuple[Array, Array]]  # a weight of n_out rows and n_in columns, a
 SIZES = (48, 512, 256, 128, 12)
 BATCHES = (1, 16, 256, 4096)
 SLICE = 2e-3  # seconds that a turn of one implementation takes
+REST = 0.02  # before it
 
 
 class Policy:
@@ -171,10 +172,12 @@ def implementations(layers: Layers, x: Array) -> dict[str, Callable[[], Array]]:
 
 
 def best_times(functions: dict[str, Callable[[], Array]], rounds: int) -> dict[str, float]:
-    """Seconds a call: all take turns, so that a busy minute is everybody's."""
+    """Seconds a call: all take turns, so that a busy minute is everybody's, once the threads of the last one sleep."""
     best = dict.fromkeys(functions, np.inf)
     for _ in range(rounds):
         for name, function in functions.items():
+            time.sleep(REST)
+            function()
             stop = time.perf_counter() + SLICE
             while True:
                 start = time.perf_counter()
@@ -189,7 +192,7 @@ def best_times(functions: dict[str, Callable[[], Array]], rounds: int) -> dict[s
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, metavar="FILE", help=".npz or .pt with a state dict (default: random)")
-    parser.add_argument("--rounds", type=int, default=200, help="of timing (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=50, help="of timing (default: %(default)s)")
     given = parser.parse_args(argv)
     try:
         layers = load(given.weights) if given.weights else random_layers()
