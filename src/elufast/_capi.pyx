@@ -77,12 +77,6 @@ cdef void tensors(
     data[X], data[GRAD], data[BIAS], data[OUT] = operands[0], operands[1], NULL, operands[2]
     if mode == DO_FORWARD:
         data[GRAD] = NULL
-    if axes == 1:
-        run_plan(
-            &p, data[X], unit * strides[0][0], data[GRAD], unit * strides[1][0], data[OUT], unit * strides[2][0],
-            shape[0],
-        )
-        return
     for i in range(axes):
         lengths[i] = shape[i]
         for k in range(3):

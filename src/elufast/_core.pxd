@@ -25,6 +25,7 @@ cdef struct Plan:  # a function of one alpha and dtype
     elu_kernel_t exact  # of half precision: where a result is near the middle of two halves
     elu_params_t s
     int op, code
+    bint backward
     bint halves  # the kernel takes them as they are
     bint sums  # forward, and x > 0 is the result
 
@@ -33,7 +34,7 @@ cdef struct Job:  # what a call's threads have in common
     int code[OPERANDS]
     bint plain[OPERANDS]  # aligned and native
     bint swapped[OPERANDS]
-    bint backward, biased, stream
+    bint biased, stream
 
 cdef struct Walk:
     Job job
@@ -75,14 +76,14 @@ cdef inline ptrdiff_t elements(ndarray a) noexcept:
 
 
 cdef inline void choose(Plan* p, int op, int code) noexcept nogil:
-    p.op, p.code = op, code
-    p.sums = op < ELU_BACKWARD and p.s.s_hi == 1 and p.s.a_hi > 0
+    p.op, p.code, p.backward = op, code, op >= ELU_BACKWARD
+    p.sums = not p.backward and p.s.s_hi == 1 and p.s.a_hi > 0
     p.kernel = loops.kernels[code == F64][op]
     p.exact, p.halves = NULL, code >= F16 and op == ELU_FROM_OUTPUT
     if p.halves:
         p.kernel = loops.outputs[code - F16]
     if code >= F16 and op < ELU_FROM_OUTPUT:
-        p.exact = loops.kernels[0][ELU_EXACT + (ELU_BACKWARD if op >= ELU_BACKWARD else 0)]
+        p.exact = loops.kernels[0][ELU_EXACT + (ELU_BACKWARD if p.backward else 0)]
 
 
 cdef inline void plan(Plan* p, Family family, Mode mode, double alpha, int code) noexcept nogil:
@@ -101,7 +102,7 @@ cdef inline void plan(Plan* p, Family family, Mode mode, double alpha, int code)
 cdef inline bint at_once(const Plan* p, ndarray x, ndarray grad, ndarray out) noexcept:
     """Whether it was done: few elements, all plain and C-contiguous."""
     cdef ptrdiff_t n = elements(out)
-    cdef const char* second = cnp.PyArray_BYTES(grad) if p.op >= ELU_BACKWARD else NULL
+    cdef const char* second = cnp.PyArray_BYTES(grad) if p.backward else NULL
     cdef uint64_t mode
     if n > KEEP_GIL or p.code >= F16:
         return False

@@ -240,6 +240,10 @@ cdef inline ptrdiff_t room(int code) noexcept nogil:
     return NUMBERS // 8 if code == F64 else NUMBERS // 4
 
 
+cdef inline char* buffer_of(const Job* job, int k, Buffers* buffers) noexcept nogil:
+    return &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
+
+
 cdef const char* loaded(
     const Job* job, int k, const char* data, ptrdiff_t stride, ptrdiff_t n, Buffers* buffers
 ) noexcept nogil:
@@ -249,7 +253,7 @@ cdef const char* loaded(
     cdef char* numbers = &buffers.numbers[k][0]
     cdef char* gathered
     if not (job.plain[k] and stride == size):
-        gathered = &buffers.halves[k][0] if code >= F16 else numbers
+        gathered = buffer_of(job, k, buffers)
         elu_gather(gathered, data, stride, n, 0, 1, size, job.swapped[k])
         data = gathered
     if code < F16 or job.plan.halves:
@@ -282,12 +286,12 @@ cdef void block(
     cdef ptrdiff_t size = itemsize(p.code)
     cdef bint there = job.plain[OUT] and strides[OUT] == size and not stream
     cdef char* numbers = &buffers.numbers[OUT][0]
-    cdef char* to = out if there else &buffers.halves[OUT][0] if p.code >= F16 else numbers
+    cdef char* to = out if there else buffer_of(job, OUT, buffers)
     cdef const char* second = NULL
     x = loaded(job, X, x, strides[X], n, buffers)
     if job.biased:
         second = loaded(job, BIAS, bias, strides[BIAS], n, buffers)
-    if job.backward:
+    if p.backward:
         if job.biased:
             loops.add[p.code == F64](x, second, &buffers.numbers[X][0], n)
             x = &buffers.numbers[X][0]
@@ -338,13 +342,13 @@ cdef void span(
     cdef int shift = 3 if p.code == F64 else 2 if p.code == F32 else 1  # as a division takes as long as a short kernel
     cdef ptrdiff_t most = room(p.code), bytes, size
     cdef bint stream = job.stream
-    cdef const char* second = bias if job.biased else grad if job.backward else NULL
+    cdef const char* second = bias if job.biased else grad if p.backward else NULL
     cdef char* buffer = &buffers.numbers[OUT][0]
     if stream or x_ahead or grad_ahead:
-        most = min(most, (STREAMED if stream and not job.backward else SHORT) >> shift)
+        most = min(most, (STREAMED if stream and not p.backward else SHORT) >> shift)
     if (
         (p.code < F16 or p.halves) and straight(job, X, strides) and straight(job, OUT, strides)
-        and (straight(job, GRAD, strides) and not job.biased if job.backward
+        and (straight(job, GRAD, strides) and not job.biased if p.backward
              else not job.biased or straight(job, BIAS, strides))
     ):
         if not (stream or x_ahead or grad_ahead):
@@ -397,10 +401,6 @@ cdef struct Batch:  # short runs, gathered until they fill a block
     int parts
 
 
-cdef inline char* buffer_of(const Job* job, int k, Buffers* buffers) noexcept nogil:
-    return &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
-
-
 cdef void begin(Batch* batch, const Job* job) noexcept nogil:
     cdef int k
     batch.job = job[0]
@@ -444,7 +444,7 @@ cdef void gather(
     cdef ptrdiff_t size, step
     cdef int k, last = w.axes - 1
     for k in range(OPERANDS):
-        if (k == GRAD and not w.job.backward) or (k == BIAS and not w.job.biased):
+        if (k == GRAD and not w.job.plan.backward) or (k == BIAS and not w.job.biased):
             continue
         if many and adjacent(w, k, n):
             batch.data[k], whole = start[k], True
@@ -476,7 +476,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
     cdef ptrdiff_t index[MAX_AXES]
     cdef char* data[OPERANDS]
     cdef ptrdiff_t m, n, rest = start, x_ahead = AHEAD if w.job.stream else 0
-    cdef ptrdiff_t grad_ahead = x_ahead if w.job.backward else 0, most = room(w.job.plan.code)
+    cdef ptrdiff_t grad_ahead = x_ahead if w.job.plan.backward else 0, most = room(w.job.plan.code)
     cdef int axis, last = w.axes - 1
     memcpy(data, w.data, sizeof(data))
     begin(&batch, &w.job)
@@ -492,7 +492,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
                 x_ahead = grad_ahead = 0
                 if index[last - 1] + 1 < w.shape[last - 1]:
                     x_ahead = ROWS_AHEAD * w.strides[last - 1][X]
-                    grad_ahead = ROWS_AHEAD * w.strides[last - 1][GRAD] if w.job.backward else 0
+                    grad_ahead = ROWS_AHEAD * w.strides[last - 1][GRAD] if w.job.plan.backward else 0
             span(&w.job, data, w.strides[last], n, x_ahead, grad_ahead, &buffers)
         else:
             if batch.filled + n > most or batch.parts == PARTS:
@@ -603,7 +603,6 @@ cdef int compute(
         return 0
     w.job.plan = p
     w.job.biased = bias is not None
-    w.job.backward = p.op >= ELU_BACKWARD
     w.axes = cnp.PyArray_NDIM(out)
     for i in range(w.axes):
         w.shape[i] = cnp.PyArray_DIM(out, i)
@@ -618,7 +617,7 @@ cdef int compute(
     i = w.axes - 1
     for k in range(OPERANDS):
         rows = rows and (w.strides[i][k] == itemsize(w.job.code[k]) or k == BIAS)
-    traffic = n * size * (3 if w.job.backward else 2)
+    traffic = n * size * (3 if p.backward else 2)
     # Past the cache, where out is none of the inputs, stores stream; of rows apart from each other the next is fetched.
     w.job.stream = (
         ELU_STREAM and rows and 0 < cache_bytes < traffic and w.shape[i] >= LONG
@@ -660,8 +659,8 @@ cdef void run(
     cdef ptrdiff_t strides[OPERANDS]
     cdef ptrdiff_t size = itemsize(p.code)
     cdef int k
-    job.plan, job.backward, job.biased, job.stream = p, p.op >= ELU_BACKWARD, False, False
-    data[X], data[GRAD], data[BIAS], data[OUT] = <char*> x, <char*> (grad if job.backward else x), <char*> x, out
+    job.plan, job.biased, job.stream = p, False, False
+    data[X], data[GRAD], data[BIAS], data[OUT] = <char*> x, <char*> (grad if p.backward else x), <char*> x, out
     strides[X], strides[GRAD], strides[BIAS], strides[OUT] = x_stride, grad_stride, 0, out_stride
     for k in range(OPERANDS):
         job.code[k], job.swapped[k] = p.code, False
@@ -677,7 +676,13 @@ cdef void run_strided(
     cdef Walk w
     cdef ptrdiff_t n = 1, size = itemsize(p.code), bits
     cdef int i, k, of
-    w.job.plan, w.job.backward, w.job.biased, w.job.stream = p, p.op >= ELU_BACKWARD, data[BIAS] != NULL, False
+    if axes == 1 and data[BIAS] == NULL:
+        run(
+            p, data[X], strides[X][0], data[GRAD], 0 if data[GRAD] == NULL else strides[GRAD][0], data[OUT],
+            strides[OUT][0], shape[0],
+        )
+        return
+    w.job.plan, w.job.biased, w.job.stream = p, data[BIAS] != NULL, False
     w.axes, w.fetch_rows = axes, False
     for k in range(OPERANDS):
         of = k if data[k] != NULL else X

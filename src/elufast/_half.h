@@ -13,10 +13,13 @@
 
 static inline float elu_from_bf16(uint16_t h) { return elu_f32((uint32_t)h << 16); }
 
+/* The upper half is u rounded to even. */
+static inline uint32_t elu_even_bf16(uint32_t u) { return u + 0x7fff + ((u >> 16) & 1); }
+
 /* Of a NaN that arithmetic has made, or a half, the upper half is one. */
 static inline uint16_t elu_to_bf16(float y) {
-    uint32_t u = elu_u32(y), even = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    return (uint16_t)((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u >> 16 : even);
+    uint32_t u = elu_u32(y);
+    return (uint16_t)(((int32_t)(u & 0x7fffffff) > 0x7f800000 ? u : elu_even_bf16(u)) >> 16);
 }
 
 /* The same of what is not the middle of two, nor a NaN whose lower half is not 0, sooner. */
@@ -91,8 +94,7 @@ static inline void elu_store_f16(const float *y, uint16_t *out, ptrdiff_t n) {
 /* The derivative from the output, times grad. Two bfloat16 are computed as one word: no element changes its place in a
  * register. A NaN of theirs has no bits that would be rounded. */
 static inline uint32_t elu_output_bf16(uint32_t grad, uint32_t y, elu_params_t s) {
-    uint32_t u = elu_u32(elu_from_output_f32(elu_f32(grad), elu_f32(y), s));
-    return u + 0x7fff + ((u >> 16) & 1);
+    return elu_even_bf16(elu_u32(elu_from_output_f32(elu_f32(grad), elu_f32(y), s)));
 }
 
 static inline void elu_outputs_bf16(const uint16_t *y, const uint16_t *grad, uint16_t *out, ptrdiff_t n,
