@@ -255,6 +255,41 @@ def test_bias_has_the_bits_of_a_sum(op: Op, dtype: Any, level: str) -> None:
 
 
 @by_dtype
+@pytest.mark.parametrize("op", ops("forward", "backward"), ids=str)
+def test_bias_of_short_rows(op: Op, dtype: Any, level: str) -> None:
+    """Blocks of 21 rows, or 10, and of the one or two that are left: each has its own part of the bias."""
+    x, grad = (a.reshape(5, 23, 12)[:, :22] for a in pair(dtype, 5 * 23 * 12))
+    x = np.clip(x, -50, 50)
+    for shape in ((12,), (5, 1, 12), (22, 12), (5, 22, 1)):
+        bias = np.linspace(-2, 2, int(np.prod(shape)), dtype=dtype).reshape(shape)
+        assert len(np.unique(bias)) == bias.size
+        assert bits(op(x, grad, bias=bias)) == bits(op(x + bias, grad)), shape
+
+
+@by_dtype
+def test_bias_of_short_rows_with_threads(dtype: Any, level: str) -> None:
+    """The second thread begins with 7 rows, fewer than the blocks that follow have."""
+    x, bias = np.linspace(-5, 5, 513 * 17 * 16, dtype=dtype).reshape(513, 17, 16)[:, :16], np.arange(16, dtype=dtype)
+    assert bits(elufast.elu(x, bias=bias, num_threads=2)) == bits(elufast.elu(x + bias))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_sums_of_halves_are_rounded_to_even(name: str, level: str) -> None:
+    """Above 0 the result is the sum, which is often the middle of two halves. The references round floats once."""
+    dtype = np.dtype(np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16)
+    rng = np.random.default_rng(45)
+    x, bias = (rng.uniform(0.5, 4, (40, 50)).astype(dtype) for _ in range(2))
+    wide = x.astype(np.float32)
+    for given in (bias, bias[0], bias.astype(np.float32)):
+        summed = wide + given.astype(np.float32)
+        lost = 16 if name == "bfloat16" else 13
+        middles = (summed.view(np.uint32) & ((1 << lost) - 1)) == 1 << (lost - 1)
+        assert middles.mean() > 0.1
+        assert (elufast.elu(x, bias=given) == summed.astype(dtype)).all()
+        assert (elufast.elu_(x.copy(), bias=given) == summed.astype(dtype)).all()
+
+
+@by_dtype
 def test_rows_that_step_back(dtype: Any, level: str) -> None:
     """Rows of n elements, n apart, each from its end to its start: no run of all."""
     n = 8 * 5 * 7
