@@ -6,6 +6,7 @@ Outside: the data lie between pages that may not be touched.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import signal
 import subprocess
@@ -341,6 +342,7 @@ def test_strides_and_offsets_of_more_than_32_bits(level: str) -> None:
 
 
 LARGE = 10_000_000  # float32: 38 MiB, more than malloc keeps by itself
+PLACED = 150_000  # 586 KiB
 
 
 def numpy_memory(number: int, *types: Any) -> Any:
@@ -374,18 +376,34 @@ def test_memory_of_a_large_result_is_used_again() -> None:
         assert handler_name(unusual) == "elufast"
 
 
-def test_memory_of_a_large_result_is_an_arrays_own() -> None:
+@pytest.mark.parametrize("n", [PLACED, LARGE])
+def test_memory_of_a_large_result_is_an_arrays_own(n: int) -> None:
     """Resized, to a small and to a larger size, and then freed; results of other sizes meanwhile."""
-    x = np.full(LARGE, -1, np.float32)
+    x = np.full(n, -1, np.float32)
     one = elufast.elu(x[:1])[0]
-    for size in (10, LARGE // 2, LARGE - 1, 2 * LARGE, 0):
+    for size in (10, n // 2, n - 1, 2 * n, 100 * PLACED, 0):
         y = elufast.elu(x)
+        assert handler_name(y) == "elufast"
         y.resize(size, refcheck=False)
-        assert (y[:LARGE] == one).all()
-        assert not y[LARGE:].any()
+        assert (y[:n] == one).all()
+        assert not y[n:].any()
         del y
         assert (elufast.elu(x) == one).all()
-        assert (elufast.elu(x[1_000_000:]) == one).all()
+        assert (elufast.elu(x[n // 10 :]) == one).all()
+
+
+@pytest.mark.parametrize("n", [PLACED, LARGE])
+def test_a_result_begins_where_no_store_meets_a_load(n: int) -> None:
+    """With a cache line, and modulo a page not a little after an input."""
+    raw = np.zeros(2 * 4 * n + 5 * PAGE, np.uint8)
+    start, span = -raw.ctypes.data % PAGE, -(-4 * n // PAGE + 1) * PAGE
+    for x_at, grad_at in itertools.product((0, 16, 64, 2044, 2048, 4080), repeat=2):
+        x, grad = (raw[at:][: 4 * n].view(np.float32) for at in (start + x_at, start + span + grad_at))
+        for result, inputs in ((elufast.elu(x), [x]), (elufast.elu_backward(grad, x), [grad, x])):
+            assert result.ctypes.data % 64 == 0
+            for a in inputs:
+                distance = (result.ctypes.data - a.ctypes.data) % 4096
+                assert distance == 0 or distance >= 4096 // 2 - 64
 
 
 def test_size_of_a_large_result_that_numpy_has_lost() -> None:

@@ -1,12 +1,13 @@
 """Sets elufast's times beside what limits them, each pair taken in turn in one run.
 
-    python tools/limits.py [--only cache,around,memory,calls,layouts,import]
+    python tools/limits.py [--only cache,around,memory,places,calls,layouts,import]
 
 cache     ns an element in the first-level cache for every kernel and level, and beside it the time that the
           loop's own multiplications and multiply-adds take at two a cycle (counted in the compiled loop).
 around    half precision and a bias, beside float32 and beside NumPy's sum before elu_.
 memory    16 M elements, 2 threads, against a streaming copy, a multiplication in place and one of two arrays, all
           in C with OpenMP: they move the same bytes and compute nothing.
+places    where a result begins beside its inputs, modulo a page; a new result placed by elufast and by NumPy.
 calls     one element, against np.negative.
 layouts   strided, reversed and Fortran arrays, against PyTorch on the same tensor (if it is installed).
 import    beyond `import numpy`.
@@ -137,6 +138,7 @@ class Loops(ctypes.Structure):
 
     _fields_ = (
         ("kernels", ctypes.c_void_p * 14 * 2),
+        ("outputs", ctypes.c_void_p * 2),
         ("add", ctypes.c_void_p * 2),
         ("load", ctypes.c_void_p * 2),
         ("store", ctypes.c_void_p * 2),
@@ -168,12 +170,13 @@ def cache(folder: Path, floors: ctypes.CDLL) -> None:
         for dtype, kernels, suffix in zip((np.float32, np.float64), loops.kernels, ("f32", "f64"), strict=True):
             size, times = 8192 // np.dtype(dtype).itemsize, 200
             rng = np.random.default_rng(0)
-            arrays = [rng.standard_normal(size).astype(dtype) for _ in range(3)]
-            pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
+            arrays = [aligned(rng, size, dtype) for _ in range(3)]
+            x, grad, out = (a.ctypes.data_as(ctypes.c_void_p) for a in arrays)
             first = 0.0
             for (kind, number), name in zip(KINDS.items(), names, strict=True):
                 start = ctypes.c_void_p(kernels[number])
-                run = partial(floors.repeat, start, *pointers, ctypes.c_ssize_t(size), params, times)
+                second = None if kind.startswith("forward") else grad  # a bias
+                run = partial(floors.repeat, start, x, second, out, ctypes.c_ssize_t(size), params, times)
                 ns = take_turns({name: run}, 60)[name] / times / size * 1e9
                 first = first or ns
                 heavy, elements = counted[kind, suffix]
@@ -233,11 +236,53 @@ def memory(floors: ctypes.CDLL) -> None:
         print(f"{name:26}{seconds / n * 1e9:8.3f} ns{seconds / best[base]:8.2f} times {base}")
 
 
-def aligned(rng: np.random.Generator, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    raw = np.empty(n + 16, np.float32)
-    array = raw[-(raw.ctypes.data // 4) % 16 :][:n]
+def aligned(rng: np.random.Generator, n: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    """At the beginning of a page: where it happens to lie decides a third of a kernel's time."""
+    raw = np.empty(n * np.dtype(dtype).itemsize + 4096, np.uint8)
+    array = raw[-raw.ctypes.data % 4096 :][: n * np.dtype(dtype).itemsize].view(dtype)
     array[:] = rng.standard_normal(n, np.float32)
     return array
+
+
+def places(rounds: int = 40, draws: int = 8) -> None:
+    """ns an element, one thread, by where a result begins: so many bytes after the input, modulo a page; then a new
+    result, which elufast places, beside one that NumPy places, for inputs that lie as they happen to."""
+    rng = np.random.default_rng(0)
+    distances = (0, 16, 32, 64, 128, 512, 2048, 4032, 4080)
+    kinds: dict[str, Callable[..., Any]] = {
+        "elu": lambda x, grad, **out: elufast.elu(x, num_threads=1, **out),
+        "elu backward": lambda x, grad, **out: elufast.elu_backward(grad, x, num_threads=1, **out),
+    }
+    print(f"{'':21}{'':>9}" + "".join(f"{f'+{d}':>7}" for d in distances))
+    for dtype in (np.float32, np.float64):
+        n = 131_072
+        x, grad, memory = (aligned(rng, n + 1024, dtype) for _ in range(3))
+        for name, function in kinds.items():
+            outs = {d: memory.view(np.uint8)[d:][: x[:n].nbytes].view(dtype) for d in distances}
+            best = take_turns({str(d): partial(function, x[:n], grad[:n], out=out) for d, out in outs.items()}, 100)
+            times = "".join(f"{seconds / n * 1e9:7.3f}" for seconds in best.values())
+            print(f"{name:21}{np.dtype(dtype).name:>9}{times}")
+    for dtype in (np.float32, np.float64):
+        for size in (1 << 19, 1 << 20, 1 << 22):
+            n = size // np.dtype(dtype).itemsize
+            for name, function in kinds.items():
+                gains = []
+                for _ in range(draws):
+                    spare = np.empty(int(rng.integers(20_000, 100_000)), np.uint8)  # moves what follows
+                    x, grad = (rng.standard_normal(n).astype(dtype) for _ in range(2))
+                    del spare
+                    for _ in range(rounds):
+                        pair = {
+                            "ours": partial(function, x, grad),
+                            "NumPy's": lambda f=function, x=x, grad=grad: f(x, grad, out=np.empty_like(x)),
+                        }
+                        best = take_turns(pair, 3)
+                        gains.append(best["NumPy's"] / best["ours"])
+                low, middle, high = np.quantile(gains, (0.1, 0.5, 0.9))
+                print(
+                    f"{name:14}{size >> 10:5} KiB{np.dtype(dtype).name:>8}: placed by NumPy takes {middle:.3f} times as"
+                    f" long, {low:.2f} to {high:.2f}"
+                )
 
 
 def calls() -> None:
@@ -309,7 +354,7 @@ def imports() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", default="cache,around,memory,calls,layouts,import")
+    parser.add_argument("--only", default="cache,around,memory,places,calls,layouts,import")
     parts = parser.parse_args().only.split(",")
     cpu = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), "")
     print(f"{os.cpu_count()} cores of{cpu.partition(':')[2]}; elufast at level {elufast.runtime_info()['level']}")
@@ -322,6 +367,7 @@ def main() -> None:
                 "cache": lambda: cache(folder, floors),
                 "around": around,
                 "memory": lambda: memory(floors),
+                "places": places,
                 "calls": calls,
                 "layouts": layouts,
                 "import": imports,

@@ -173,9 +173,9 @@ def _clear_of(a: Array, out: Array, *, same: bool = True) -> Array:
         return a.copy("K")
 
 
-def _empty(x: Array) -> Array:
+def _empty(x: Array, grad: Array) -> Array:
     """A new native array with the memory order that a ufunc's result would have."""
-    if (result := _core.empty_like(x)) is not None:
+    if (result := _core.empty_like(x, grad)) is not None:
         return result
     iterator = np.nditer(  # empty_like puts broadcast axes innermost
         (x, None), ["zerosize_ok"], [["readonly"], ["writeonly", "allocate"]], [None, x.dtype.newbyteorder("=")]
@@ -254,7 +254,7 @@ def call(
     if isinstance(number, np.ndarray):
         _check_broadcast(name, "alpha", number.shape, second, array)
     if out is None:
-        result = _empty(array)
+        result = _empty(array, gradient)
     else:
         label = "x" if inplace else "out"
         if not isinstance(out, np.ndarray):

@@ -121,4 +121,4 @@ cdef void run_strided(
     const Plan* p, int axes, const ptrdiff_t* shape, char** data, const ptrdiff_t** strides
 ) noexcept nogil
 cdef int compute(const Plan* p, ndarray x, ndarray grad, ndarray bias, ndarray out, int asked, bint flat) except -1
-cdef ndarray new(ndarray a, int code, bint flat)
+cdef ndarray new(ndarray a, ndarray grad, int code, bint flat)

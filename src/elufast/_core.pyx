@@ -97,7 +97,8 @@ cdef extern from "numpy/arrayobject.h":
     cnp.PyArray_Descr* PyArray_DescrFromType(int typenum)
 
 cdef extern from "_memory.h":
-    const cnp.npy_intp ELU_LARGE
+    const cnp.npy_intp ELU_PLACED
+    void elu_set_inputs(const void* x, const void* grad) noexcept
     object elu_memory_handler()
     bint elu_default_memory() except -1
     object set_memory_handler "PyDataMem_SetHandler"(PyObject* handler)  # not in NumPy 2.0's own declarations
@@ -727,8 +728,9 @@ cdef inline ndarray ordinary(ndarray a, int code, bint flat):
     return PyArray_NewLikeArray(a, cnp.NPY_KEEPORDER, dtypes[code], False)
 
 
-cdef ndarray kept(ndarray a, int code, bint flat):
-    """`new`, in memory that is kept."""
+cdef ndarray placed(ndarray a, ndarray grad, int code, bint flat):
+    """`new`, in memory that is chosen by where these are, and kept."""
+    elu_set_inputs(cnp.PyArray_DATA(a), cnp.PyArray_DATA(grad))
     try:  # the handler may be set although setting it has raised
         set_memory_handler(<PyObject*> memory_handler)
         return ordinary(a, code, flat)
@@ -736,15 +738,15 @@ cdef ndarray kept(ndarray a, int code, bint flat):
         set_memory_handler(NULL)  # NumPy's own
 
 
-cdef ndarray new(ndarray a, int code, bint flat):
+cdef ndarray new(ndarray a, ndarray grad, int code, bint flat):
     """A new native array in the memory order of a, None where a has broadcast axes. flat: a is C-contiguous."""
-    cdef bint large = elements(a) * itemsize(code) >= ELU_LARGE
+    cdef bint large = elements(a) * itemsize(code) >= ELU_PLACED
     if large and memory_handler is not None and elu_default_memory():
-        return kept(a, code, flat)
+        return placed(a, grad, code, flat)
     return ordinary(a, code, flat)
 
 
-def empty_like(a: ndarray) -> ndarray | None:
+def empty_like(a: ndarray, grad: ndarray) -> ndarray | None:
     """A new native array in the memory order of ``a``, of a dtype that is known here; None where it has broadcast
-    axes."""
-    return new(a, code_of(a), False)
+    axes. ``grad`` is a if there is none."""
+    return new(a, grad, code_of(a), False)

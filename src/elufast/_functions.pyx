@@ -118,7 +118,7 @@ cdef inline object call(
             asked = num_threads
         flat = cnp.PyArray_CHKFLAGS(<ndarray> x, C) and (not backward or cnp.PyArray_CHKFLAGS(<ndarray> grad, C))
         if out is None:
-            to = new(<ndarray> x, code, flat)
+            to = new(<ndarray> x, <ndarray> grad, code, flat)
         elif usual(out, ALIGNED | WRITEABLE) and alike(<ndarray> x, <ndarray> out):
             flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> out, C)
             if (
