@@ -52,7 +52,7 @@ def test_num_threads_is_an_upper_bound(view: str) -> None:
 @needs_linux
 def test_small_arrays_start_no_threads() -> None:
     code = """
-for n in (0, 1, 1000, 16_000):
+for n in (0, 1, 1000, 15_000):
     elufast.elu(x[:n], num_threads=4)
     elufast.elu(x[:n][::-1], num_threads=4)
 print(used())
@@ -60,6 +60,28 @@ elufast.elu(x[:20_000], num_threads=4)
 print(used())
 """
     assert used_threads(code) == [1, 2]
+
+
+@needs_openmp
+@needs_linux
+@pytest.mark.parametrize("policy, wakes", [("active", True), ("passive", False)])
+def test_calls_that_follow_each_other_take_threads_sooner(policy: str, wakes: bool) -> None:
+    """Not those with other work between them, nor where OpenMP's threads sleep at once."""
+    code = """
+import time
+out = np.empty(10_000)
+for _ in range(30):
+    elufast.elu(x[:10_000], out=out, num_threads=2)
+    time.sleep(1e-3)
+print(used())
+for _ in range(3000):
+    elufast.elu(x[:7_000], out=out[:7_000], num_threads=2)
+print(used())
+for _ in range(3000):
+    elufast.elu(x[:10_000], out=out, num_threads=2)
+print(used())
+"""
+    assert used_threads(code, OMP_WAIT_POLICY=policy) == [1, 1, 1 + wakes]
 
 
 @needs_openmp

@@ -6,7 +6,7 @@ Runs the kernels themselves in C, without the limit that `_core.PER_THREAD` puts
 threads in turn, and prints the first size from which two are faster at every larger size, where calls follow each
 other at once, which keeps OpenMP's threads awake, and where 0.1 and 1 ms of other work lie between two calls; the time
 of a fork and join for each; and the gain at 1 M elements. Then the public functions, whose calls take the threads that
-`_core.PER_THREAD` allows: with two threads against one, from half the size at which they begin to be taken.
+`_core.PER_THREAD` allows, with two threads against one: fewer elements repay a thread while it is awake.
 Needs a C compiler with OpenMP.
 """
 
@@ -71,27 +71,39 @@ def seconds(run: Callable[[int], Any], rounds: int, pause: float = 0.0) -> tuple
 
 def calls() -> None:
     """What the choice of threads gains: never less than 1, but for noise."""
-    print(f"\n{'call':16}{'dtype':>9}  gain with two threads, by size")
     functions: dict[str, Callable[..., Any]] = {
         "elu": lambda x, grad, **options: elufast.elu(x, **options),
         "selu": lambda x, grad, **options: elufast.selu(x, **options),
         "elu backward": lambda x, grad, **options: elufast.elu_backward(grad, x, **options),
         "from output": lambda x, grad, **options: elufast.elu_backward(grad, x, from_output=True, **options),
     }
-    for dtype in (np.float32, np.float64):
-        x, grad, out = (np.random.default_rng(k).standard_normal(2**18).astype(dtype) for k in range(3))
-        for name, function in functions.items():
-            gains = []
-            for size in (2**12, 2**13, 2**14, 2**15, 2**16, 2**17, 2**18):
-                a, b, c = x[:size], grad[:size], out[:size]
+    sizes = (4096, 6144, 8192, 12288, 16384, 24576, 32768, 65536, 131072, 262144)
 
-                def run(threads: int, a: Any = a, b: Any = b, c: Any = c, function: Any = function) -> None:
-                    for _ in range(100):
-                        function(a, b, out=c, num_threads=threads)
+    def series(call: Callable[[], Any], pause: float) -> float:
+        """Median seconds, of 40 calls: the first ones find the threads asleep."""
+        times = []
+        for _ in range(40):
+            start = time.perf_counter()
+            while time.perf_counter() - start < pause:
+                pass
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[10:])
 
-                one, two = seconds(run, 30)
-                gains.append(f"{size}: {one / two:.2f}")
-            print(f"{name:16}{np.dtype(dtype).name:>9}  {', '.join(gains)}")
+    for pause in PAUSES:
+        heading = "".join(f"{size:>8}" for size in sizes)
+        print(f"\ngain with two threads, {pause * 1e3:g} ms of other work between two calls\n{'':25}{heading}")
+        for dtype in (np.float32, np.float64):
+            x, grad, out = (np.random.default_rng(k).standard_normal(sizes[-1]).astype(dtype) for k in range(3))
+            for name, function in functions.items():
+                print(f"{name:16}{np.dtype(dtype).name:>9}", end="")
+                for size in sizes:
+                    call = partial(function, x[:size], grad[:size], out=out[:size])
+                    one, two = (partial(call, num_threads=threads) for threads in (1, 2))
+                    gains = [series(one, pause) / series(two, pause) for _ in range(9)]
+                    print(f"{statistics.median(gains):8.2f}", end="", flush=True)
+                print()
 
 
 def main() -> None:

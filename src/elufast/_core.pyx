@@ -120,7 +120,8 @@ cdef enum:
     FORESEEN = 8192  # bytes of a row from which on the processor fetches most of it by itself
     NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
     MAX_TEAM = 1024
-    PER_THREAD = 65536  # bytes of a result that repay a thread, times 1, 2 or 4: docs/performance.md
+    PER_THREAD = 62500  # bytes of a result that repay a thread that sleeps, times 1, 2 or 4: docs/performance.md
+    STREAK = 8  # calls at once after each other, before threads are woken for the next
 
 # The native dtypes by code, each an object of its own: a comparison of pointers tells both type and byte order.
 typenums[:] = [cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16, cnp.NPY_NOTYPE]
@@ -146,9 +147,17 @@ if elu_watch_forks():
 # Where other processes keep the CPUs busy a thread may start a time slice, milliseconds, late, and its call with it.
 # A call that took so much longer than the best of its kind sends the next ones to a single thread for a while.
 cdef double SLACK = 1e-3
+cdef double REST = 1e-2  # at first; twice as long after each that was of no use
 cdef double paces[CODES][ELU_KERNELS]  # these two belong to who has the pool
-cdef double rest = 0.1
-cdef double resting_until = 0  # shared; only a hint
+cdef double rest = REST
+cdef double resting_until = 0  # shared, as these three; only hints
+
+# Threads that have just computed are awake, for OpenMP lets them spin a while: half the work repays them.
+cdef bint spins = ELU_OPENMP and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
+cdef double SOON = 1e-4
+cdef double awake_until = 0
+cdef double last_call = 0
+cdef int streak = 0
 
 
 def use(level, long last_level_cache) -> None:
@@ -195,27 +204,41 @@ cdef void judge(const Plan* p, ptrdiff_t n, double start):
     cdef double now = omp_get_wtime(), each = (now - start) / n
     if pace[0] == 0 or each < pace[0]:
         pace[0] = each
+    elu_store_double(&awake_until, now + SOON)
     if now - start > 4 * n * pace[0] + SLACK:
         elu_store_double(&resting_until, now + rest)
         rest = min(2 * rest, 10.0)
     else:
-        rest = 0.1
+        rest = REST
+
+
+cdef bint awake(double now):
+    """Whether a call with threads has just been, or calls follow each other at once, so that waking them is repaid."""
+    cdef int calls = elu_load_int(&streak) + 1 if now - elu_load_double(&last_call) < SOON else 0
+    elu_store_double(&last_call, now)
+    elu_store_int(&streak, min(calls, STREAK))
+    return spins and (calls > STREAK or now < elu_load_double(&awake_until))
 
 
 cdef int team(const Plan* p, ptrdiff_t n, int asked):
     """Threads for n elements: as many as asked for (0: not asked) and as the work repays."""
     cdef int share = PER_THREAD * (4 if p.op >= ELU_FROM_OUTPUT else 1 if p.code == F64 else 2)
-    cdef ptrdiff_t repaid = n * (8 if p.code == F64 else 4) // share
+    cdef ptrdiff_t bytes = n * (8 if p.code == F64 else 4), repaid
+    cdef double now
     cdef int most
-    if repaid < 2 or asked == 1 or omp_in_parallel():
+    if p.backward and p.op < ELU_FROM_OUTPUT:
+        share -= share // 4
+    if bytes < share or asked == 1 or omp_in_parallel():
         return 1
+    now = omp_get_wtime()
+    repaid = bytes // (share // 2 if awake(now) else share)
     most = limit() if asked == 0 else asked
     if asked and omp_get_max_threads() < openmp_default:
         most = min(most, omp_get_max_threads())
     most = <int> min(<ptrdiff_t> min(most, MAX_TEAM), repaid)
-    if most > 1 and (omp_get_wtime() < elu_load_double(&resting_until) or forked()):
+    if most > 1 and (now < elu_load_double(&resting_until) or forked()):
         return 1
-    return most
+    return max(most, 1)
 
 
 cdef bint take_threads(int threads):
