@@ -95,13 +95,9 @@ class _Stream:
 
     def read(self, block: Array) -> Array:
         """Fill a block with the next elements."""
-        view = block.view(np.uint8).data
         with _naming(self.name):
-            while view:
-                got = self.file.readinto(view)
-                if not got:
-                    raise Problem(f"{self.name}: ends early: another program has made it shorter")
-                view = view[got:]
+            if self.file.readinto(block.view(np.uint8).data) < block.nbytes:
+                raise Problem(f"{self.name}: ends early: another program has made it shorter")
         return block
 
 
