@@ -194,23 +194,19 @@ def _progress(label: str, total: int) -> Iterator[Advance]:
         yield lambda done: None
 
 
-def _sync(path: Path) -> None:
-    """Wait until it is on the disk."""
-    if os.name != "posix" and path.is_dir():
-        return  # there folders do not open, and files must be opened for writing
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):  # what cannot sync says so
-            raise
-    finally:
-        os.close(handle)
-
-
-def _sync_all(path: Path) -> None:
-    for each in (*path.rglob("*"), path):
-        _sync(each)
+def _sync(*paths: Path) -> None:
+    """Wait until they are on the disk."""
+    for path in paths:
+        if os.name != "posix" and path.is_dir():
+            continue  # there folders do not open, and files must be opened for writing
+        handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):  # what cannot sync says so
+                raise
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -233,7 +229,7 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(".part", prefix, out.parent, ignore_cleanup_errors=True) as place:
             part, old = Path(place, "new"), Path(place).with_suffix(".old")
             yield part
-            _sync_all(part)
+            _sync(*part.rglob("*"), part)
             check()
             with contextlib.suppress(OSError):  # a user's PermissionError, or a file system's that has no owners
                 shutil.copymode(out if out.exists() else like, part)
@@ -281,7 +277,7 @@ def _in_place(path: Path, backup: bool) -> Iterator[Path]:
         _back_up(path)
     try:
         yield path
-        _sync_all(path)
+        _sync(*path.rglob("*"), path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
