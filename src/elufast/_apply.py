@@ -231,18 +231,17 @@ def _whole(out: Path, like: Path, force: bool) -> Iterator[Path]:
             yield part
             _sync(*part.rglob("*"), part)
             check()
-            with contextlib.suppress(OSError):  # a user's PermissionError, or a file system's that has no owners
+            # A user may not, or OUT is new, or the file system or Windows has no owners.
+            with contextlib.suppress(OSError, AttributeError):
                 shutil.copymode(out if out.exists() else like, part)
-                if out.exists() and hasattr(os, "chown"):
-                    os.chown(part, out.stat().st_uid, out.stat().st_gid)
+                os.chown(part, out.stat().st_uid, out.stat().st_gid)
             try:
                 if folder and out.exists():  # a folder with something in it cannot be replaced in one step
                     out.rename(old)
                 os.replace(part, out)
-            except BaseException:
+            finally:
                 if old.exists() and not out.exists():
                     old.rename(out)
-                raise
     except OSError as error:
         named = error.filename2 or error.filename
         if named is None or str(named).startswith(str(out.parent / prefix)):
@@ -260,10 +259,7 @@ def _back_up(path: Path) -> None:
     if os.path.lexists(backup):
         raise Problem(f"{backup}: is there already; move the backup away first")
     with _whole(backup, path, False) as part:
-        if path.is_dir():
-            shutil.copytree(path, part)
-        else:
-            shutil.copyfile(path, part)
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, part)
         for copied in (path, *path.rglob("*")):
             if copied.is_file() and not filecmp.cmp(copied, part / copied.relative_to(path), shallow=False):
                 raise Problem(f"{backup}: the copy differs from {path}")
