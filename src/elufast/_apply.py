@@ -7,6 +7,7 @@ becomes shorter is then an error, where a map ends the process.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import filecmp
 import functools
@@ -17,7 +18,6 @@ import json
 import math
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import zipfile
@@ -134,12 +134,11 @@ def _kind(path: Path, member: str | None, dtype: np.dtype[Any] | None) -> str:
             arrays = ", ".join(str(entry) for entry in sorted(path.iterdir()) if _is_array(entry))
             hint = f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array"
             raise Problem(f"{path}: is a folder{hint}")
-    elif stat.S_ISREG(path.stat().st_mode):
-        with path.open("rb") as file:
-            magic = file.read(6)
-        kind = ".npy" if magic == b"\x93NUMPY" else ".npz" if magic[:4] in (b"PK\3\4", b"PK\5\6") else ""
-    else:
+    elif path.exists() and not path.is_file():
         raise Problem(f"{path}: is not a regular file")
+    else:
+        with path.open("rb") as file:
+            kind = {b"\x93NUM": ".npy", b"PK\3\4": ".npz", b"PK\5\6": ".npz"}.get(file.read(4), "")
     if dtype is not None:
         if kind in (".zarr", path.suffix or ".zarr"):
             raise Problem(f"{path}: is in the format {kind}, which tells its dtype; --dtype is for raw binary")
@@ -344,11 +343,9 @@ class _Job:
             archive = stack.enter_context(zipfile.ZipFile(path, "w"))
             archive.comment = source.comment
             for info in every:
-                copy = zipfile.ZipInfo(info.filename, info.date_time)
-                for kept in ("compress_type", "external_attr", "comment"):
-                    setattr(copy, kept, getattr(info, kept))
-                copy.file_size = info.file_size  # tells whether the member needs ZIP64
-                with archive.open(copy, "w") as writer:
+                new = copy.copy(info)  # its size tells whether the member needs ZIP64,
+                new.extra = b""  # the field that says so is then written anew
+                with archive.open(new, "w") as writer:
                     if info is chosen:
                         self.run(streams, writer, advance)
                         continue
