@@ -195,14 +195,11 @@ def _call(library: str, function: str, x: Any, out: Any) -> Callable[[], Any]:
 def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Seconds a call: the libraries take turns, and the best time of each counts."""
     best = dict.fromkeys(calls, math.inf)
-    numbers = {}
-    for name, call in calls.items():
-        call()
-        numbers[name] = max(1, int(SAMPLE_SECONDS / timeit.timeit(call, number=1)))
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            taken = timeit.repeat(call, number=numbers[name], repeat=5)
-            best[name] = min(best[name], min(taken) / numbers[name])
+    second = {name: timeit.repeat(call, number=1, repeat=2)[1] for name, call in calls.items()}
+    for name in [*calls] * ROUNDS:
+        number = max(1, int(SAMPLE_SECONDS / second[name]))
+        taken = timeit.repeat(calls[name], number=number, repeat=5)
+        best[name] = min(best[name], min(taken) / number)
     return best
 
 
