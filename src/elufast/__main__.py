@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import elufast
-from elufast._apply import DTYPES, Problem, apply, require
+from elufast._apply import DTYPES, Problem, apply, bind, require
 
 FORWARD = ("elu", "selu", "celu")
 BACKWARD = tuple(f"{name}_backward" for name in FORWARD)
@@ -109,12 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     to.add_argument("--in-place", dest="output", action="store_const", help="overwrite IN (of a .npz file, one member)")
     files.add_argument("--alpha", **alpha)
     _file(files, "--grad", metavar="FILE", help="grad of a backward function, a file like IN")
-    files.add_argument("--from-output", action="store_true", help="IN holds the forward result, not x")
+    files.add_argument("--from-output", action="store_true", default=None, help="IN holds the forward result, not x")
     files.add_argument("--member", metavar="NAME", help="the array of a .npz file")
     files.add_argument("--dtype", type=_dtype, help=f"of raw binary: {', '.join(DTYPES)}, '>f4', ...")
     files.add_argument("--force", action="store_true", help="replace OUT if it is there")
     files.add_argument("--backup", action="store_true", help="with --in-place: copy IN to IN.bak first, and compare")
-    files.add_argument("--threads", type=int, metavar="N", help="at most so many threads")
+    files.add_argument("--threads", type=int, metavar="N", dest="num_threads", help="at most so many threads")
 
     bench = command(_bench)
     _function(bench, *FORWARD, nargs="?", default="elu")
@@ -256,17 +256,10 @@ def _plot(function: str, output: str | None, alpha: float | None, derivative: bo
       elufast plot elu -o elu.png
       elufast plot celu --alpha 0.5 --derivative
     """
-    if alpha is not None and function == "selu":
-        raise Problem("selu has no --alpha")
-    options = {} if alpha is None else {"alpha": alpha}
     x = np.linspace(-5, 3, 801)
-    curves = {}
-    try:
-        curves[function] = getattr(elufast, function)(x, **options)
-        if derivative:
-            curves["derivative"] = getattr(elufast, f"{function}_backward")(np.ones_like(x), x, **options)
-    except ValueError as error:
-        raise Problem(str(error)) from error
+    curves = {function: bind(function, alpha=alpha)(x)}
+    if derivative:
+        curves["derivative"] = bind(f"{function}_backward", alpha=alpha)(np.ones_like(x), x)
     if output:
         figure = _figure(output)
     else:
@@ -274,7 +267,7 @@ def _plot(function: str, output: str | None, alpha: float | None, derivative: bo
         figure = pyplot.figure(figsize=(6.4, 4.0), layout="constrained")
         if pyplot.get_backend().lower() == "agg":
             raise Problem("there is no display to show a window on; name a picture with -o FILE")
-    title = function + "".join(f", alpha = {value:g}" for value in options.values())
+    title = function if alpha is None else f"{function}, alpha = {alpha:g}"
     _draw(figure, x, curves, "-", xlabel="x", title=title)
     if output:
         figure.savefig(output)

@@ -52,6 +52,19 @@ def require(module: str, extra: str) -> Any:
         raise Problem(f"this needs {module}: pip install 'elufast[{extra}]'") from error
 
 
+def bind(function: str, **options: Any) -> Callable[..., Any]:
+    """A function of elufast with those options that are not None; elufast checks them."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "alpha" in given and function.startswith("selu"):
+        raise Problem(f"{function} has no --alpha")
+    bound = functools.partial(getattr(elufast, function), **given)
+    try:
+        bound(*[np.empty(0)] * (1 + function.endswith("_backward")))
+    except (TypeError, ValueError) as error:
+        raise Problem(str(error)) from error
+    return bound
+
+
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Name the file in what goes wrong; decompressors raise whatever they like."""
@@ -300,10 +313,6 @@ class _Job:
     def __init__(self, function: Callable[..., Any], files: list[Place], dtype: np.dtype[Any] | None) -> None:
         self.function, self.files, self.dtype = function, files, dtype
         self.path = files[0][0]
-        try:
-            self.call([np.empty(0)] * len(files))  # elufast checks alpha
-        except (TypeError, ValueError) as error:
-            raise Problem(str(error)) from error
 
     def call(self, blocks: list[Array]) -> None:
         """The result takes the place of x."""
@@ -393,15 +402,12 @@ def apply(
     function: str,
     input: str,
     output: str | None,
-    *,
-    alpha: float | None = None,
-    grad: str | None = None,
-    from_output: bool = False,
-    member: str | None = None,
-    dtype: np.dtype[Any] | None = None,
-    force: bool = False,
-    backup: bool = False,
-    threads: int | None = None,
+    grad: str | None,
+    member: str | None,
+    dtype: np.dtype[Any] | None,
+    force: bool,
+    backup: bool,
+    **options: Any,
 ) -> None:
     """Apply a function to an array in a file, of any size.
 
@@ -420,20 +426,16 @@ def apply(
     backward = function.endswith("_backward")
     if backward != (grad is not None):
         raise Problem(f"{function} needs --grad FILE" if backward else f"--grad is for {function}_backward")
-    if from_output and not backward:
+    if options["from_output"] and not backward:
         raise Problem(f"--from-output is for {function}_backward")
-    if alpha is not None and function.startswith("selu"):
-        raise Problem(f"{function} has no --alpha")
     if backup and output is not None:
         raise Problem("--backup is for --in-place")
-    given = {"alpha": alpha, "from_output": from_output or None, "num_threads": threads}
-    options = {name: value for name, value in given.items() if value is not None}
     files = [_locate(input, member)] + ([] if grad is None else [_locate(grad, None)])
     kinds = [_kind(*file, dtype) for file in files]
     if ".zarr" in kinds and len({*kinds}) > 1:
         raise Problem(f"{files[1][0]}: IN and --grad must both be Zarr arrays, or neither")
     path, kind = files[0][0], kinds[0]
-    job = _Job(functools.partial(getattr(elufast, function), **options), files, dtype)
+    job = _Job(bind(function, **options), files, dtype)
     out = None if output is None else Path(output)
     if out is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
         if (kind, out.suffix) != (".npz", ".npy"):
