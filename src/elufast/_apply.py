@@ -12,7 +12,6 @@ import errno
 import filecmp
 import functools
 import importlib.util
-import io
 import itertools
 import json
 import math
@@ -24,20 +23,17 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import elufast
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Advance: TypeAlias = Callable[[int], object]
-Target: TypeAlias = contextlib.AbstractContextManager[Path]
-Place: TypeAlias = tuple[Path, str | None]  # a file, and the member of a .npz file
+Opened: TypeAlias = tuple[str, str, Any]  # the kind of a file, a name for messages, a _Stream or an array of Zarr
 
 DTYPES = ("float16", "float32", "float64", "bfloat16")
 BLOCK = 1 << 22  # bytes, small enough for the last-level cache
-_ZARR = ("zarr.json", ".zarray", ".zattrs")  # what describes a Zarr array, beside its chunks
 
 
 class Problem(Exception):
@@ -80,10 +76,10 @@ def _naming(name: str) -> Iterator[None]:
 
 
 class _Stream:
-    """An array in an open file: a header, then the elements in the order of storage."""
+    """An array in an open file or a member of an open archive: a header, then the elements in the order of storage."""
 
-    def __init__(self, file: io.BufferedIOBase, name: str, size: int, dtype: np.dtype[Any] | None) -> None:
-        self.file, self.name, self.size = file, name, size
+    def __init__(self, file: Any, name: str, size: int, dtype: np.dtype[Any] | None, member: Any = None) -> None:
+        self.file, self.name, self.size, self.member = file, name, size, member
         if dtype is None:
             with _naming(name):
                 major, _ = np.lib.format.read_magic(file)
@@ -91,7 +87,8 @@ class _Stream:
                     raise Problem(f"{name}: is in version {major} of the .npy format; 1 to 3 are known")
                 # Version 3 differs from 2 in names of fields that are not ASCII.
                 header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-                self.shape, self.fortran, self.dtype = header(file)
+                self.shape, fortran, self.dtype = header(file)
+                self.fortran = fortran and sum(n > 1 for n in self.shape) > 1
                 length = file.tell()
                 file.seek(0)
                 self.header = file.read(length)
@@ -122,15 +119,19 @@ def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
         raise Problem(f"{name}: has dtype {dtype}, none of {', '.join(DTYPES)}; {hint}")
 
 
-def _check_alike(arrays: list[Any], names: list[str]) -> None:
-    """x, and grad if there is one."""
-    for what, values in (
-        ("dtype", [each.dtype.newbyteorder("=") for each in arrays]),
-        ("shape", [each.shape for each in arrays]),
-        ("order", ["CF"[getattr(each, "fortran", False) and sum(n > 1 for n in each.shape) > 1] for each in arrays]),
+def _check_alike(opened: list[Opened]) -> None:
+    """grad, if there is one, and x."""
+    (kind, name, _), (x_kind, x_name, _) = opened[0], opened[-1]
+    if ".zarr" in (kind, x_kind) and kind != x_kind:
+        raise Problem(f"{name}: IN and --grad must both be Zarr arrays, or neither")
+    for what, value in (
+        ("dtype", lambda each: each.dtype.name),
+        ("shape", lambda each: each.shape),
+        ("order", lambda each: "CF"[isinstance(each, _Stream) and each.fortran]),
     ):
-        if values[-1] != values[0]:
-            raise Problem(f"{names[-1]}: has {what} {values[-1]}, and {names[0]} has {values[0]}; they must agree")
+        seen = [value(array) for *_, array in opened]
+        if seen[0] != seen[-1]:
+            raise Problem(f"{name}: has {what} {seen[0]}, and {x_name} has {seen[-1]}; they must agree")
 
 
 def _is_array(folder: Path) -> bool:
@@ -139,33 +140,7 @@ def _is_array(folder: Path) -> bool:
     return (folder / ".zarray").is_file()
 
 
-def _kind(path: Path, member: str | None, dtype: np.dtype[Any] | None) -> str:
-    """.npy, .npz, .zarr, or nothing for raw binary: by what is there, not by the name."""
-    if path.is_dir():
-        kind = ".zarr"
-        if not _is_array(path):
-            arrays = ", ".join(str(entry) for entry in sorted(path.iterdir()) if _is_array(entry))
-            hint = f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array"
-            raise Problem(f"{path}: is a folder{hint}")
-    elif path.exists() and not path.is_file():
-        raise Problem(f"{path}: is not a regular file")
-    else:
-        with path.open("rb") as file:
-            kind = {b"\x93NUM": ".npy", b"PK\3\4": ".npz", b"PK\5\6": ".npz"}.get(file.read(4), "")
-    if dtype is not None:
-        if kind in (".zarr", path.suffix or ".zarr"):
-            raise Problem(f"{path}: is in the format {kind}, which tells its dtype; --dtype is for raw binary")
-        kind = ""
-    elif not kind:
-        if path.suffix in (".npy", ".npz"):
-            raise Problem(f"{path}: is not a {path.suffix} file, or a truncated one")
-        raise Problem(f"{path}: is no .npy, .npz or Zarr array; for raw binary say --dtype")
-    if member is not None and kind != ".npz":
-        raise Problem(f"{path}: is not a .npz file, so it has no member {member!r}")
-    return kind
-
-
-def _locate(text: str, member: str | None) -> Place:
+def _locate(text: str, member: str | None) -> tuple[Path, str | None]:
     """Split IN.npz:member, unless there is a file of that name."""
     head, _, tail = text.rpartition(":")
     if member is None and head and not os.path.lexists(text) and os.path.isfile(head):
@@ -173,8 +148,8 @@ def _locate(text: str, member: str | None) -> Place:
     return Path(text), member
 
 
-def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> zipfile.ZipInfo:
-    names = [info.filename for info in archive.infolist()]
+def _member(archive: zipfile.ZipFile, path: str, member: str | None) -> zipfile.ZipInfo:
+    names = archive.namelist()
     if member is None and len(names) == 1:
         return archive.getinfo(names[0])
     for name in (member, f"{member}.npy"):
@@ -185,19 +160,45 @@ def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> zipfile
     raise Problem(f"{path}: {problem}; there are: {listed}")
 
 
-def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np.dtype[Any] | None) -> _Stream:
-    if _kind(path, member, dtype) != ".npz":
+def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np.dtype[Any] | None) -> Opened:
+    """An array of the kind .npy, .npz, .zarr, or of none, raw binary: by what is there, not by the name."""
+    name = str(path)
+    if path.is_dir():
+        kind = ".zarr"
+        if not _is_array(path):
+            arrays = ", ".join(str(entry) for entry in sorted(path.iterdir()) if _is_array(entry))
+            hint = f"; name one of its Zarr arrays: {arrays}" if arrays else ", not an array"
+            raise Problem(f"{name}: is a folder{hint}")
+    elif path.exists() and not path.is_file():
+        raise Problem(f"{name}: is not a regular file")
+    else:
         file = stack.enter_context(path.open("rb"))
-        return _Stream(file, str(path), os.fstat(file.fileno()).st_size, dtype)
-    with _naming(str(path)):
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        info = _member(archive, path, member)
-        member_file = cast(io.BufferedIOBase, stack.enter_context(archive.open(info)))
-        return _Stream(member_file, f"{path}:{info.filename}", info.file_size, None)
+        kind = {b"\x93NUM": ".npy", b"PK\3\4": ".npz", b"PK\5\6": ".npz"}.get(file.peek(4)[:4], "")
+    if dtype is not None:
+        if kind in (".zarr", path.suffix or ".zarr"):
+            raise Problem(f"{name}: is in the format {kind}, which tells its dtype; --dtype is for raw binary")
+        kind = ""
+    elif not kind:
+        if path.suffix in (".npy", ".npz"):
+            raise Problem(f"{name}: is not a {path.suffix} file, or a truncated one")
+        raise Problem(f"{name}: is no .npy, .npz or Zarr array; for raw binary say --dtype")
+    if member is not None and kind != ".npz":
+        raise Problem(f"{name}: is not a .npz file, so it has no member {member!r}")
+    if kind == ".zarr":
+        array = _naming(name)(require("zarr", "zarr").open_array)(name, mode="r")
+        _check_dtype(name, array.dtype)
+        return kind, name, array
+    if kind != ".npz":
+        return kind, name, _Stream(file, name, os.fstat(file.fileno()).st_size, dtype)
+    with _naming(name):
+        archive = stack.enter_context(zipfile.ZipFile(file))
+        info = _member(archive, name, member)
+        name = f"{name}:{info.filename}"
+        return kind, name, _Stream(stack.enter_context(archive.open(info)), name, info.file_size, None, (archive, info))
 
 
 @contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Advance]:
+def _progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
     """A progress bar for people who look at it, tqdm's, or none; labelled with the name of the file."""
     if sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
         with importlib.import_module("tqdm").tqdm(total=total, desc=Path(label).name, unit="B", unit_scale=True) as bar:
@@ -279,10 +280,6 @@ def _back_up(path: Path) -> None:
 
 @contextlib.contextmanager
 def _in_place(path: Path, backup: bool) -> Iterator[Path]:
-    if path.is_file():
-        path.open("r+b").close()  # may raise, while nothing is overwritten
-    if backup:
-        _back_up(path)
     try:
         yield path
         _sync(*path.rglob("*"), path)
@@ -293,13 +290,13 @@ def _in_place(path: Path, backup: bool) -> Iterator[Path]:
         raise
 
 
-def _check_codecs(zarr: Any, name: str, x: Any) -> None:
+def _check_codecs(name: str, x: Any) -> None:
     """Refuse codecs that change values. None says so of itself: let a chunk of any bits go through them, in memory."""
     values = np.resize(np.frombuffer(np.random.default_rng(0).bytes(1 << 10), x.dtype), x.chunks)
     options = {"shape": x.chunks, "chunks": x.chunks, "dtype": x.dtype, "zarr_format": x.metadata.zarr_format}
     options |= {key: getattr(x, key) or None for key in ("filters", "compressors")}
     with _naming(name), np.errstate(all="ignore"):
-        chunk = zarr.create_array({}, serializer=x.serializer or "auto", **options)
+        chunk = require("zarr", "zarr").create_array({}, serializer=x.serializer or "auto", **options)
         chunk[...] = values
         kept = np.asarray(chunk[...], values.dtype)
     if kept.tobytes() != values.tobytes():
@@ -307,95 +304,61 @@ def _check_codecs(zarr: Any, name: str, x: Any) -> None:
         raise Problem(f"{name}: its codecs ({codecs}) change values; save it again without the one that does")
 
 
-class _Job:
-    """A function with its parameters, and the files it is applied to: that of x and, for a gradient, that of grad."""
+def _results(function: Callable[..., Any], opened: list[Opened]) -> Iterator[bytes | memoryview]:
+    """The header, and the results block by block."""
+    streams = [stream for *_, stream in opened]
+    x = streams[-1]
+    yield x.header
+    length = BLOCK // x.dtype.itemsize
+    memory = [np.empty(min(length, x.count), each.dtype) for each in streams]
+    for start in range(0, x.count, length):
+        blocks = [each.read(block[: x.count - start]) for each, block in zip(streams, memory, strict=True)]
+        function(*blocks, out=blocks[-1])
+        yield blocks[-1].view(np.uint8).data
 
-    def __init__(self, function: Callable[..., Any], files: list[Place], dtype: np.dtype[Any] | None) -> None:
-        self.function, self.files, self.dtype = function, files, dtype
-        self.path = files[0][0]
 
-    def call(self, blocks: list[Array]) -> None:
-        """The result takes the place of x."""
-        self.function(*reversed(blocks), out=blocks[0])
+def _copied(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    with _naming(f"{archive.filename}:{info.filename}"), archive.open(info) as reader:
+        yield from iter(functools.partial(reader.read, BLOCK), b"")
 
-    def open(self, stack: contextlib.ExitStack) -> list[_Stream]:
-        streams = [_open(stack, *file, self.dtype) for file in self.files]
-        _check_alike(streams, [each.name for each in streams])
-        return streams
 
-    def run(self, streams: list[_Stream], writer: IO[bytes], advance: Advance) -> None:
-        """Write the results, block by block."""
-        x = streams[0]
-        writer.write(x.header)
-        advance(len(x.header))
-        length = BLOCK // x.dtype.itemsize
-        memory = [np.empty(min(length, x.count), each.dtype) for each in streams]
-        for start in range(0, x.count, length):
-            blocks = [each.read(block[: x.count - start]) for each, block in zip(streams, memory, strict=True)]
-            self.call(blocks)
-            writer.write(blocks[0].view(np.uint8).data)
-            advance(blocks[0].nbytes)
+def _write_archive(function: Callable[..., Any], opened: list[Opened], path: Path, label: str) -> None:
+    """A .npz file with one member computed and the others copied."""
+    source, chosen = opened[-1][2].member
+    total = sum(info.file_size for info in source.infolist())
+    with zipfile.ZipFile(path, "w") as archive, _progress(label, total) as advance:
+        archive.comment = source.comment
+        for info in source.infolist():
+            new = copy.copy(info)  # its size tells whether the member needs ZIP64,
+            new.extra = b""  # the field that says so is then written anew
+            with archive.open(new, "w") as writer:
+                for block in _results(function, opened) if info is chosen else _copied(source, info):
+                    advance(writer.write(block))
 
-    def to_file(self, target: Target, mode: str, label: str) -> None:
-        with target as path, contextlib.ExitStack() as stack:
-            streams = self.open(stack)
-            writer = stack.enter_context(path.open(mode))
-            self.run(streams, writer, stack.enter_context(_progress(label, streams[0].size)))
 
-    def to_archive(self, target: Target, label: str) -> None:
-        """A .npz file with one member computed and the others copied."""
-        with target as path, contextlib.ExitStack() as stack:
-            streams = self.open(stack)
-            source = stack.enter_context(zipfile.ZipFile(self.path))
-            chosen, every = _member(source, *self.files[0]), source.infolist()
-            advance = stack.enter_context(_progress(label, sum(info.file_size for info in every)))
-            archive = stack.enter_context(zipfile.ZipFile(path, "w"))
-            archive.comment = source.comment
-            for info in every:
-                new = copy.copy(info)  # its size tells whether the member needs ZIP64,
-                new.extra = b""  # the field that says so is then written anew
-                with archive.open(new, "w") as writer:
-                    if info is chosen:
-                        self.run(streams, writer, advance)
-                        continue
-                    naming = _naming(f"{self.path}:{info.filename}")
-                    with naming(source.open)(info) as reader:
-                        for block in iter(naming(functools.partial(reader.read, BLOCK)), b""):
-                            writer.write(block)
-                            advance(len(block))
+def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, like: Path, label: str) -> None:
+    """Chunk by chunk, or shard by shard."""
 
-    def to_zarr(self, target: Target, label: str, new: bool) -> None:
-        """Chunk by chunk, or shard by shard."""
-        zarr, names = require("zarr", "zarr"), [str(path) for path, _ in self.files]
-        arrays = [_naming(name)(zarr.open_array)(name, mode="r") for name in names]
-        x = arrays[0]
-        _check_dtype(names[0], x.dtype)
-        _check_alike(arrays, names)
-        if x.size:
-            _check_codecs(zarr, names[0], x)
+    def compute(region: tuple[slice, ...]) -> int:
+        read = [_naming(name)(array.__getitem__)(region) for _, name, array in opened]
+        blocks: list[Array] = [np.require(block, requirements="W") for block in read]
+        function(*blocks, out=blocks[-1])
+        with _naming(label):
+            result[region] = blocks[-1]
+        return blocks[-1].nbytes
 
-        def compute(region: tuple[slice, ...]) -> int:
-            read = [_naming(name)(array.__getitem__)(region) for array, name in zip(arrays, names, strict=True)]
-            blocks: list[Array] = [np.require(block, requirements="W") for block in read]
-            self.call(blocks)
-            with _naming(label):
-                result[region] = blocks[0]
-            return blocks[0].nbytes
-
-        with target as path, contextlib.ExitStack() as stack:
-            path.mkdir(exist_ok=True)
-            # The same description gives the same chunks, compression, byte order and attributes.
-            for name in _ZARR if new else ():
-                if (self.path / name).is_file():
-                    shutil.copyfile(self.path / name, path / name)
-            result = zarr.open_array(path, mode="r+")
-            advance = stack.enter_context(_progress(label, x.nbytes))
-            # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
-            worker = stack.enter_context(ThreadPoolExecutor(1))
-            steps = x.shards or x.chunks
-            cuts = ([slice(i, i + k) for i in range(0, n, max(k, 1))] for n, k in zip(x.shape, steps, strict=True))
-            for region in itertools.product(*cuts):
-                advance(worker.submit(compute, region).result())
+    if path != like:  # the same description gives the same chunks, compression, byte order and attributes
+        path.mkdir()
+        for name in ("zarr.json", ".zarray", ".zattrs"):
+            if (like / name).is_file():
+                shutil.copyfile(like / name, path / name)
+    x, result = opened[-1][2], require("zarr", "zarr").open_array(path, mode="r+")
+    # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
+    with _progress(label, x.nbytes) as advance, ThreadPoolExecutor(1) as worker:
+        steps = x.shards or x.chunks
+        cuts = ([slice(i, i + k) for i in range(0, n, max(k, 1))] for n, k in zip(x.shape, steps, strict=True))
+        for region in itertools.product(*cuts):
+            advance(worker.submit(compute, region).result())
 
 
 def apply(
@@ -430,28 +393,32 @@ def apply(
         raise Problem(f"--from-output is for {function}_backward")
     if backup and output is not None:
         raise Problem("--backup is for --in-place")
-    files = [_locate(input, member)] + ([] if grad is None else [_locate(grad, None)])
-    kinds = [_kind(*file, dtype) for file in files]
-    if ".zarr" in kinds and len({*kinds}) > 1:
-        raise Problem(f"{files[1][0]}: IN and --grad must both be Zarr arrays, or neither")
-    path, kind = files[0][0], kinds[0]
-    job = _Job(bind(function, **options), files, dtype)
-    out = None if output is None else Path(output)
-    if out is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
-        if (kind, out.suffix) != (".npz", ".npy"):
+    call = bind(function, **options)
+    path, member = _locate(input, member)
+    out = path if output is None else Path(output)
+    with contextlib.ExitStack() as inputs:
+        opened = [] if grad is None else [_open(inputs, *_locate(grad, None), dtype)]
+        opened.append(_open(inputs, path, member, dtype))
+        _check_alike(opened)
+        kind, name, x = opened[-1]
+        if output is not None and (kind, out.suffix) == (".npz", ".npy"):
+            kind = ".npy"
+        elif output is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
             raise Problem(f"{out}: the result has the format of {path}, {kind or 'raw binary'}; give it such a name")
-        kind = ".npy"
-    anew = out is not None or kind == ".npz"
-    target = _whole(out or path, path, force or out is None) if anew else _in_place(path, backup)
-    label = str(out or path)
-    if kind == ".zarr":
-        job.to_zarr(target, label, anew)
-        return
-    with contextlib.ExitStack() as stack:
-        job.open(stack)  # what is wrong with the inputs, before anything is written
-    if kind == ".npz":
+        if kind == ".zarr" and x.size:
+            _check_codecs(name, x)
+        anew = output is not None or kind == ".npz"
+        if not anew and path.is_file():
+            path.open("r+b").close()  # may raise, while nothing is overwritten
         if backup:
             _back_up(path)
-        job.to_archive(target, label)
-    else:
-        job.to_file(target, "wb" if anew else "r+b", label)
+        target = _whole(out, path, force or output is None) if anew else _in_place(path, backup)
+        with target as place, inputs:  # closed before OUT takes its name, which may be that of IN
+            if kind == ".zarr":
+                _write_zarr(call, opened, place, path, str(out))
+            elif kind == ".npz":
+                _write_archive(call, opened, place, str(out))
+            else:
+                with place.open("wb" if anew else "r+b") as writer, _progress(str(out), x.size) as advance:
+                    for block in _results(call, opened):
+                        advance(writer.write(block))
