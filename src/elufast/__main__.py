@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -152,7 +151,7 @@ def _tidily() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    if threading.current_thread() is threading.main_thread():  # in another, signals cannot be handled
+    with contextlib.suppress(ValueError):  # threads other than the main one cannot handle signals
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"):  # not every system has all
             number = getattr(signal, name, None)
             # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so.
@@ -277,8 +276,7 @@ def _plot(function: str, output: str | None, alpha: float | None, derivative: bo
 
 def _flush() -> None:
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        print(end="", flush=True)  # nothing where there is no stdout
     except OSError:  # nor can the interpreter flush it at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
