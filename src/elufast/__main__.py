@@ -82,13 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="elufast", description="ELU, SELU and CELU: fast, and accurate to the last place.")
     parser.add_argument("--version", action="version", version=f"elufast {elufast.__version__}")
     text = "print a completion script for this shell (needs the extra `cli`)"
-    parser.add_argument(
-        "--print-completion", action=_Completion, choices=[*_FILE], default=argparse.SUPPRESS, help=text
-    )
+    parser.add_argument("--print-completion", action=_Completion, choices=[*_FILE], help=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     alpha: dict[str, Any] = {"type": float, "metavar": "A", "help": "alpha of elu and celu (default: 1)"}
 
-    def command(run: Callable[..., None]) -> argparse.ArgumentParser:
+    def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         """Called as its function is; the docstring is the help."""
         text, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
         name, brief = run.__name__.strip("_"), text[:1].lower() + text[1:-1]
@@ -97,8 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    info = command(_info)
-    info.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
+    command(_info).add_argument("--json", action="store_true", help="as JSON")
 
     files = command(apply)
     _function(files, *FORWARD, *BACKWARD)
@@ -108,12 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     to.add_argument("--in-place", dest="output", action="store_const", help="overwrite IN (of a .npz file, one member)")
     files.add_argument("--alpha", **alpha)
     _file(files, "--grad", metavar="FILE", help="grad of a backward function, a file like IN")
-    files.add_argument("--from-output", action="store_true", default=None, help="IN holds the forward result, not x")
+    files.add_argument("--from-output", action="store_true", help="IN holds the forward result, not x")
     files.add_argument("--member", metavar="NAME", help="the array of a .npz file")
     files.add_argument("--dtype", type=_dtype, help=f"of raw binary: {', '.join(DTYPES)}, '>f4', ...")
     files.add_argument("--force", action="store_true", help="replace OUT if it is there")
     files.add_argument("--backup", action="store_true", help="with --in-place: copy IN to IN.bak first, and compare")
-    files.add_argument("--threads", type=int, metavar="N", dest="num_threads", help="at most so many threads")
+    files.add_argument("--threads", type=int, metavar="N", help="at most so many threads")
 
     bench = command(_bench)
     _function(bench, *FORWARD, nargs="?", default="elu")
@@ -128,14 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _info(as_json: bool) -> None:
+def _info(args: argparse.Namespace) -> None:
     """Show what was built and what this machine runs.
 
     examples:
       elufast info
       elufast info --json
     """
-    if as_json:
+    if args.json:
         print(json.dumps(elufast.runtime_info(), indent=2))
     else:
         elufast.show_runtime()
@@ -202,22 +199,23 @@ def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return best
 
 
-def _bench(function: str, dtype: str, plot: str | None) -> None:
+def _bench(args: argparse.Namespace) -> None:
     """Time elufast beside the libraries that are installed, on one thread.
 
     examples:
       elufast bench
       elufast bench selu --dtype float64 --plot times.png
     """
-    figure = _figure(plot) if plot else None
-    print(f"{function}, {dtype}, one thread: ns an element (n = 1: ns a call) and times elufast's")
+    figure = _figure(args.plot) if args.plot else None
+    title = f"{args.function}, {args.dtype}, one thread"
+    print(f"{title}: ns an element (n = 1: ns a call) and times elufast's")
     rows: list[dict[str, float]] = []
     for size in SIZES:
-        x = np.random.default_rng(0).standard_normal(size).astype(dtype)
+        x = np.random.default_rng(0).standard_normal(size).astype(args.dtype)
         calls = {}
         for name in LIBRARIES:
             with contextlib.suppress(Problem):  # it is not installed
-                calls[name] = _call(name, function, x, np.empty_like(x))
+                calls[name] = _call(name, args.function, x, np.empty_like(x))
         if not rows:
             print(f"{'n':>8}{'elufast':>9}" + "".join(f"{name:>18}" for name in [*calls][1:]))
         row = {name: seconds / size * 1e9 for name, seconds in _times(calls).items()}
@@ -227,8 +225,8 @@ def _bench(function: str, dtype: str, plot: str | None) -> None:
     if figure is not None:
         curves = {name: [row[name] for row in rows] for name in rows[0]}
         scales = {"xscale": "log", "yscale": "log", "ylabel": "ns an element"}
-        _draw(figure, SIZES, curves, "o-", xlabel="elements", title=f"{function}, {dtype}, one thread", **scales)
-        figure.savefig(plot)
+        _draw(figure, SIZES, curves, "o-", xlabel="elements", title=title, **scales)
+        figure.savefig(args.plot)
 
 
 def _draw(figure: Any, x: Any, curves: dict[str, Any], style: str, **options: Any) -> None:
@@ -248,7 +246,7 @@ def _figure(path: str) -> Any:
     return figure
 
 
-def _plot(function: str, output: str | None, alpha: float | None, derivative: bool) -> None:
+def _plot(args: argparse.Namespace) -> None:
     """Draw a function (needs the extra `plot`).
 
     examples:
@@ -256,20 +254,20 @@ def _plot(function: str, output: str | None, alpha: float | None, derivative: bo
       elufast plot celu --alpha 0.5 --derivative
     """
     x = np.linspace(-5, 3, 801)
-    curves = {function: bind(function, alpha=alpha)(x)}
-    if derivative:
-        curves["derivative"] = bind(f"{function}_backward", alpha=alpha)(np.ones_like(x), x)
-    if output:
-        figure = _figure(output)
+    curves = {args.function: bind(args.function, alpha=args.alpha)(x)}
+    if args.derivative:
+        curves["derivative"] = bind(f"{args.function}_backward", alpha=args.alpha)(np.ones_like(x), x)
+    if args.output:
+        figure = _figure(args.output)
     else:
         pyplot = require("matplotlib.pyplot", "plot")
         figure = pyplot.figure(figsize=(6.4, 4.0), layout="constrained")
         if pyplot.get_backend().lower() == "agg":
             raise Problem("there is no display to show a window on; name a picture with -o FILE")
-    title = function if alpha is None else f"{function}, alpha = {alpha:g}"
+    title = args.function if args.alpha is None else f"{args.function}, alpha = {args.alpha:g}"
     _draw(figure, x, curves, "-", xlabel="x", title=title)
-    if output:
-        figure.savefig(output)
+    if args.output:
+        figure.savefig(args.output)
     else:
         pyplot.show()
 
@@ -293,9 +291,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            options = vars(_parser().parse_args(argv))
+            args = _parser().parse_args(argv)
             with _tidily():
-                options.pop("run")(**options)
+                args.run(args)
         finally:
             _flush()
     except BrokenPipeError:

@@ -6,6 +6,7 @@ becomes shorter is then an error, where a map ends the process.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import errno
@@ -361,17 +362,7 @@ def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, 
             advance(worker.submit(compute, region).result())
 
 
-def apply(
-    function: str,
-    input: str,
-    output: str | None,
-    grad: str | None,
-    member: str | None,
-    dtype: np.dtype[Any] | None,
-    force: bool,
-    backup: bool,
-    **options: Any,
-) -> None:
+def apply(args: argparse.Namespace) -> None:
     """Apply a function to an array in a file, of any size.
 
     examples:
@@ -386,39 +377,39 @@ def apply(
     room for a second file, but an interruption leaves IN partly overwritten: use --backup, or
     -o IN --force, which replaces IN in one step.
     """
-    backward = function.endswith("_backward")
-    if backward != (grad is not None):
-        raise Problem(f"{function} needs --grad FILE" if backward else f"--grad is for {function}_backward")
-    if options["from_output"] and not backward:
-        raise Problem(f"--from-output is for {function}_backward")
-    if backup and output is not None:
+    name, backward = args.function, args.function.endswith("_backward")
+    if backward != (args.grad is not None):
+        raise Problem(f"{name} needs --grad FILE" if backward else f"--grad is for {name}_backward")
+    if args.from_output and not backward:
+        raise Problem(f"--from-output is for {name}_backward")
+    if args.backup and args.output is not None:
         raise Problem("--backup is for --in-place")
-    call = bind(function, **options)
-    path, member = _locate(input, member)
-    out = path if output is None else Path(output)
+    function = bind(name, alpha=args.alpha, from_output=args.from_output or None, num_threads=args.threads)
+    path, member = _locate(args.input, args.member)
+    out = path if args.output is None else Path(args.output)
     with contextlib.ExitStack() as inputs:
-        opened = [] if grad is None else [_open(inputs, *_locate(grad, None), dtype)]
-        opened.append(_open(inputs, path, member, dtype))
+        opened = [_open(inputs, *_locate(args.grad, None), args.dtype)] if backward else []
+        opened.append(_open(inputs, path, member, args.dtype))
         _check_alike(opened)
         kind, name, x = opened[-1]
-        if output is not None and (kind, out.suffix) == (".npz", ".npy"):
+        if args.output is not None and (kind, out.suffix) == (".npz", ".npy"):
             kind = ".npy"
-        elif output is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
+        elif args.output is not None and out.suffix != kind and out.suffix in (".npy", ".npz", ".zarr"):
             raise Problem(f"{out}: the result has the format of {path}, {kind or 'raw binary'}; give it such a name")
         if kind == ".zarr" and x.size:
             _check_codecs(name, x)
-        anew = output is not None or kind == ".npz"
+        anew = args.output is not None or kind == ".npz"
         if not anew and path.is_file():
             path.open("r+b").close()  # may raise, while nothing is overwritten
-        if backup:
+        if args.backup:
             _back_up(path)
-        target = _whole(out, path, force or output is None) if anew else _in_place(path, backup)
+        target = _whole(out, path, args.force or args.output is None) if anew else _in_place(path, args.backup)
         with target as place, inputs:  # closed before OUT takes its name, which may be that of IN
             if kind == ".zarr":
-                _write_zarr(call, opened, place, path, str(out))
+                _write_zarr(function, opened, place, path, str(out))
             elif kind == ".npz":
-                _write_archive(call, opened, place, str(out))
+                _write_archive(function, opened, place, str(out))
             else:
                 with place.open("wb" if anew else "r+b") as writer, _progress(str(out), x.size) as advance:
-                    for block in _results(call, opened):
+                    for block in _results(function, opened):
                         advance(writer.write(block))
