@@ -123,16 +123,12 @@ def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
 def _check_alike(opened: list[Opened]) -> None:
     """grad, if there is one, and x."""
     (kind, name, _), (x_kind, x_name, _) = opened[0], opened[-1]
-    if ".zarr" in (kind, x_kind) and kind != x_kind:
+    if kind != x_kind and ".zarr" in (kind, x_kind):
         raise Problem(f"{name}: IN and --grad must both be Zarr arrays, or neither")
-    for what, value in (
-        ("dtype", lambda each: each.dtype.name),
-        ("shape", lambda each: each.shape),
-        ("order", lambda each: "CF"[isinstance(each, _Stream) and each.fortran]),
-    ):
-        seen = [value(array) for *_, array in opened]
-        if seen[0] != seen[-1]:
-            raise Problem(f"{name}: has {what} {seen[0]}, and {x_name} has {seen[-1]}; they must agree")
+    seen = [(each.dtype.name, each.shape, "CF"[getattr(each, "fortran", False)]) for *_, each in opened]
+    for what, here, there in zip(("dtype", "shape", "order"), seen[0], seen[-1], strict=True):
+        if here != there:
+            raise Problem(f"{name}: has {what} {here}, and {x_name} has {there}; they must agree")
 
 
 def _is_array(folder: Path) -> bool:
