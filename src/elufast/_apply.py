@@ -80,7 +80,7 @@ class _Stream:
     """An array in an open file or a member of an open archive: a header, then the elements in the order of storage."""
 
     def __init__(self, file: Any, name: str, size: int, dtype: np.dtype[Any] | None, member: Any = None) -> None:
-        self.file, self.name, self.size, self.member = file, name, size, member
+        self.file, self.size, self.member = file, size, member
         if dtype is None:
             with _naming(name):
                 major, _ = np.lib.format.read_magic(file)
@@ -103,13 +103,6 @@ class _Stream:
             raise Problem(f"{name}: truncated: {needed} bytes are needed and {size} are there")
         if size > needed:
             raise Problem(f"{name}: {size - needed} bytes follow the last {self.dtype} element")
-
-    def read(self, block: Array) -> Array:
-        """Fill a block with the next elements."""
-        with _naming(self.name):
-            if self.file.readinto(block.view(np.uint8).data) < block.nbytes:
-                raise Problem(f"{self.name}: ends early: another program has made it shorter")
-        return block
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
@@ -303,13 +296,16 @@ def _check_codecs(name: str, x: Any) -> None:
 
 def _results(function: Callable[..., Any], opened: list[Opened]) -> Iterator[bytes | memoryview]:
     """The header, and the results block by block."""
-    streams = [stream for *_, stream in opened]
-    x = streams[-1]
+    x = opened[-1][2]
     yield x.header
     length = BLOCK // x.dtype.itemsize
-    memory = [np.empty(min(length, x.count), each.dtype) for each in streams]
+    memory = [np.empty(min(length, x.count), stream.dtype) for *_, stream in opened]
     for start in range(0, x.count, length):
-        blocks = [each.read(block[: x.count - start]) for each, block in zip(streams, memory, strict=True)]
+        blocks = [block[: x.count - start] for block in memory]
+        for (_, name, stream), block in zip(opened, blocks, strict=True):
+            with _naming(name):
+                if stream.file.readinto(block.view(np.uint8).data) < block.nbytes:
+                    raise Problem(f"{name}: ends early: another program has made it shorter")
         function(*blocks, out=blocks[-1])
         yield blocks[-1].view(np.uint8).data
 
