@@ -336,8 +336,7 @@ def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, 
         read = [_naming(name)(array.__getitem__)(region) for _, name, array in opened]
         blocks: list[Array] = [np.require(block, requirements="W") for block in read]
         function(*blocks, out=blocks[-1])
-        with _naming(label):
-            result[region] = blocks[-1]
+        _naming(label)(result.__setitem__)(region, blocks[-1])
         return blocks[-1].nbytes
 
     if path != like:  # the same description gives the same chunks, compression, byte order and attributes
