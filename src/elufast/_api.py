@@ -162,15 +162,10 @@ def _overlaps_itself(array: Array) -> bool:
 def _clear_of(a: Array, out: Array, *, same: bool = True) -> Array:
     """`a`, or a copy of it where writing `out` could change elements not yet read. same: each is read before it is
     written where both are the same elements."""
-    if not np.may_share_memory(a, out):
-        return a
     alike = _core.address(a) == _core.address(out) and a.strides == out.strides and a.dtype == out.dtype
     if same and alike and (out.flags.forc or not _overlaps_itself(out)):
         return a
-    try:
-        return a.copy("K") if np.shares_memory(a, out, max_work=1) else a  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return a.copy("K")
+    return a.copy("K") if np.may_share_memory(a, out, max_work=1) else a  # type: ignore[arg-type]
 
 
 def _empty(x: Array, grad: Array) -> Array:
