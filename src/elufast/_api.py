@@ -110,9 +110,8 @@ def _check_broadcast(name: str, argument: str, shape: tuple[int, ...], second: s
     """Raise unless an argument of this shape broadcasts to that of x."""
     pairs = zip(reversed(shape), reversed(x.shape), strict=False)
     if len(shape) > x.ndim or any(length not in (1, of_x) for length, of_x in pairs):
-        row = x.shape[-1] if x.ndim else 1
         rule = f"it must broadcast to that of {second}, without enlarging it"
-        hint = f"{rule}: a row has shape ({row},), channels first (C, 1, 1)"
+        hint = f"{rule}: a row has shape {x.shape[-1:]}, channels first (C, 1, 1)"
         _refuse_pair(name, "shape", argument, shape, second, x.shape, hint)
 
 
@@ -172,9 +171,8 @@ def _empty(x: Array, grad: Array) -> Array:
     """A new native array with the memory order that a ufunc's result would have."""
     if (result := _core.empty_like(x, grad)) is not None:
         return result
-    iterator = np.nditer(  # empty_like puts broadcast axes innermost
-        (x, None), ["zerosize_ok"], [["readonly"], ["writeonly", "allocate"]], [None, x.dtype.newbyteorder("=")]
-    )
+    # empty_like puts broadcast axes innermost
+    iterator = np.nditer((x, None), ["zerosize_ok"], op_dtypes=[None, x.dtype.newbyteorder("=")])
     return cast(Array, iterator.operands[1])
 
 
