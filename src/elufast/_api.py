@@ -19,7 +19,7 @@ from elufast import _core, _dispatch, _others, _runtime, ufuncs
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_FAMILIES = ("elu", "selu", "celu")
+_FAMILIES = ("elu", "selu", "celu")  # elu_family_t
 _SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float16, np.float32, np.float64)
 _NAMES = "float16, bfloat16, float32 or float64"
 MAX_THREADS = _runtime.MAX_THREADS
@@ -205,20 +205,10 @@ def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: A
     return _others.apply(ufunc, operands, **({} if out is None else {"out": out}))
 
 
-def call(
-    family: int,
-    inplace: bool,
-    backward: bool,
-    x: Any,
-    grad: Any,
-    alpha: Any,
-    from_output: Any,
-    bias: Any,
-    out: Any,
-    num_threads: Any,
-) -> Any:
+def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, out: Any, num_threads: Any) -> Any:
     """Everything that `_functions` does not take itself; its arguments, unchecked."""
-    name = _FAMILIES[family] + ("_" if inplace else "_backward" if backward else "")
+    family = name.partition("_")[0]
+    inplace, backward = name.endswith("_"), name.endswith("_backward")
     if not isinstance(from_output, bool | np.bool_):
         raise TypeError(
             f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True if the second "
@@ -235,9 +225,9 @@ def call(
             f"{name}: works in place, so x must be a numpy.ndarray, got {type(x).__name__}; "
             f"use {name[:-1]}(x), which returns a new array"
         )
-    ufunc = getattr(ufuncs, _FAMILIES[family] + ("", "_backward", "_from_output")[mode])
+    ufunc = getattr(ufuncs, family + ("", "_backward", "_from_output")[mode])
     if any(_others.speaks(value) for value in (x, grad, number, bias, out)):
-        operands = (grad if backward else None, None if name.startswith("selu") else number)
+        operands = (grad if backward else None, None if family == "selu" else number)
         return _by_protocol(name, ufunc, second, x, *operands, bias, out)
     array = gradient = _as_array(name, second, x)
     if backward:
@@ -274,7 +264,7 @@ def call(
             array = _clear_of(array, result)
             gradient = _clear_of(gradient, result) if backward else array
             added = added if added is None else _clear_of(added, result, same=False)
-        _core.evaluate(family, mode, number, array, gradient, added, result, threads)
+        _core.evaluate(_FAMILIES.index(family), mode, number, array, gradient, added, result, threads)
     if out is not None:
         return out
     if not isinstance(x, np.ndarray) and hasattr(type(x), "__array_wrap__") and not isinstance(x, np.generic):

@@ -94,8 +94,8 @@ cdef inline bint apart(ndarray a, ndarray out, bint flat) noexcept:
 
 
 cdef inline object call(
-    Family family, bint inplace, bint backward, object x, object grad, object alpha,
-    object from_output, object bias, object out, object num_threads,
+    str name, Family family, bint backward, object x, object grad, object alpha, object from_output, object bias,
+    object out, object num_threads,
 ):
     cdef Plan p
     cdef Mode mode = DO_FROM_OUTPUT if from_output is True else DO_BACKWARD if backward else DO_FORWARD
@@ -135,43 +135,43 @@ cdef inline object call(
                     &p, <ndarray> x, <ndarray> grad, <ndarray> bias, <ndarray> to, asked, flat
                 )
             return to if out is not None or cnp.PyArray_NDIM(<ndarray> to) else to[()]
-    return unusual(family, inplace, backward, x, grad, alpha, from_output, bias, out, num_threads)
+    return unusual(name, x, grad, alpha, from_output, bias, out, num_threads)
 
 
 def elu(x, alpha=1.0, *, bias=None, out=None, num_threads=None):
-    return call(ELU, False, False, x, x, alpha, False, bias, out, num_threads)
+    return call("elu", ELU, False, x, x, alpha, False, bias, out, num_threads)
 
 
 def elu_(x, alpha=1.0, *, bias=None, num_threads=None):
-    return call(ELU, True, False, x, x, alpha, False, bias, x, num_threads)
+    return call("elu_", ELU, False, x, x, alpha, False, bias, x, num_threads)
 
 
 def elu_backward(grad, x, alpha=1.0, *, from_output=False, bias=None, out=None, num_threads=None):
-    return call(ELU, False, True, x, grad, alpha, from_output, bias, out, num_threads)
+    return call("elu_backward", ELU, True, x, grad, alpha, from_output, bias, out, num_threads)
 
 
 def selu(x, *, bias=None, out=None, num_threads=None):
-    return call(SELU, False, False, x, x, 1.0, False, bias, out, num_threads)
+    return call("selu", SELU, False, x, x, 1.0, False, bias, out, num_threads)
 
 
 def selu_(x, *, bias=None, num_threads=None):
-    return call(SELU, True, False, x, x, 1.0, False, bias, x, num_threads)
+    return call("selu_", SELU, False, x, x, 1.0, False, bias, x, num_threads)
 
 
 def selu_backward(grad, x, *, from_output=False, bias=None, out=None, num_threads=None):
-    return call(SELU, False, True, x, grad, 1.0, from_output, bias, out, num_threads)
+    return call("selu_backward", SELU, True, x, grad, 1.0, from_output, bias, out, num_threads)
 
 
 def celu(x, alpha=1.0, *, bias=None, out=None, num_threads=None):
-    return call(CELU, False, False, x, x, alpha, False, bias, out, num_threads)
+    return call("celu", CELU, False, x, x, alpha, False, bias, out, num_threads)
 
 
 def celu_(x, alpha=1.0, *, bias=None, num_threads=None):
-    return call(CELU, True, False, x, x, alpha, False, bias, x, num_threads)
+    return call("celu_", CELU, False, x, x, alpha, False, bias, x, num_threads)
 
 
 def celu_backward(grad, x, alpha=1.0, *, from_output=False, bias=None, out=None, num_threads=None):
-    return call(CELU, False, True, x, grad, alpha, from_output, bias, out, num_threads)
+    return call("celu_backward", CELU, True, x, grad, alpha, from_output, bias, out, num_threads)
 
 
 for function in (elu, elu_, elu_backward, selu, selu_, selu_backward, celu, celu_, celu_backward):
