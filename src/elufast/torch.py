@@ -42,7 +42,7 @@ _TENSORS = _capi.for_torch()
 
 _lock = threading.RLock()
 _status = "off"
-_kernels: Any = None  # what ends the registration: the built library, or a torch.library.Library
+_remove: Any = None  # what ends the registration
 
 
 def install(native: bool | None = None) -> None:
@@ -62,7 +62,7 @@ def install(native: bool | None = None) -> None:
     RuntimeError
         If ``native`` is True and the kernels cannot be built or loaded, with the compiler's message.
     """
-    global _status, _kernels
+    global _status, _remove
     with _lock:
         wanted = "python" if native is False else "native"
         if _status == wanted or (native is None and _status != "off"):
@@ -77,19 +77,17 @@ def install(native: bool | None = None) -> None:
                 wanted, told = "python", "elufast computes for PyTorch by kernels in Python, slow for small tensors"
                 warnings.warn(f"{told}: {error}", RuntimeWarning, stacklevel=2)
         uninstall()
-        _kernels = _register_python() if built is None else _register(built)
+        _remove = _register_python() if built is None else _register(built)
         _status = wanted
 
 
 def uninstall() -> None:
     """PyTorch's own kernels are back. No other thread may compute ELU meanwhile: PyTorch frees a kernel in use."""
-    global _status, _kernels
+    global _status, _remove
     with _lock:
-        if _status == "native":
-            _kernels.elufast_uninstall()
-        elif _status == "python":
-            _kernels._destroy()
-        _status, _kernels = "off", None
+        if _remove is not None:
+            _remove()
+        _status, _remove = "off", None
 
 
 @contextmanager
@@ -184,11 +182,11 @@ def _native_kernels() -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
 
 
-def _register(library: ctypes.CDLL) -> ctypes.CDLL:
+def _register(library: ctypes.CDLL) -> Any:
     library.elufast_install.argtypes, library.elufast_install.restype = [ctypes.c_void_p], ctypes.c_char_p
     if error := library.elufast_install(_TENSORS):
         raise RuntimeError(f"elufast's kernels for PyTorch: {error.decode()}")
-    return library
+    return library.elufast_uninstall
 
 
 # --------------------------------------------------------------------------------------------- kernels in Python
@@ -235,7 +233,7 @@ def _elu_backward_out(grad: Tensor, *others: Any, grad_input: Tensor) -> Tensor:
     return torch.mul(grad, others[-1], out=grad_input).copy_(result)
 
 
-def _register_python() -> torch.library.Library:
+def _register_python() -> Any:
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they have kernels already
@@ -244,4 +242,4 @@ def _register_python() -> torch.library.Library:
         library.impl("elu_", lambda x, *scalars: _elu_out(x, *scalars, out=x), "CPU")
         library.impl("elu_backward", _elu_backward, "CPU")
         library.impl("elu_backward.grad_input", _elu_backward_out, "CPU")
-    return library
+    return library._destroy
