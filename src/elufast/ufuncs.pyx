@@ -11,7 +11,7 @@ array([[-0.63212055,  2.        ],
        [-0.31606027,  2.        ]], dtype=float32)
 """
 cimport numpy as cnp
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint64_t
 from numpy cimport ndarray
 
 from elufast._core cimport BF16, CODES, F16, F32, F64, Plan, dtype_of, plan, run
@@ -59,12 +59,8 @@ cdef void* data_of[9][CODES]  # in the order in which NumPy looks for a loop tha
 cdef int ORDER[CODES]
 ORDER[:] = [F16, F32, F64, BF16]
 
-# A NaN in the place of x, for an alpha that the function does not take.
-cdef float nan_f32 = <float> float("nan")
-cdef double nan_f64 = float("nan")
-cdef uint16_t nan_f16 = 0x7e00, nan_bf16 = 0x7fc0
-cdef void* nans[CODES]
-nans[:] = [&nan_f32, &nan_f64, &nan_f16, &nan_bf16]
+# In the place of x for an alpha that the function does not take: all bits set are a NaN in every dtype.
+cdef uint64_t nan = 0xffffffffffffffff
 
 
 cdef void loop(char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* strides, void* which) noexcept nogil:
@@ -90,9 +86,7 @@ cdef void loop(char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* 
             )
         else:
             plan(&p, ELU, DO_FORWARD, 1, f.code)
-            run(
-                &p, <char*> nans[f.code], 0, NULL, 0, data[out] + start * strides[out], strides[out], stop - start
-            )
+            run(&p, <char*> &nan, 0, NULL, 0, data[out] + start * strides[out], strides[out], stop - start)
         start = stop
     feclearexcept(FE_ALL_EXCEPT)  # NumPy would warn of what the formulas select away at their end
 
