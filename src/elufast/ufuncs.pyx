@@ -112,24 +112,22 @@ cdef int resolve(
 def learn(dtype) -> bool:
     """Whether this is bfloat16, of ml_dtypes, whose arrays are computed from now on."""
     cdef int types[4]
-    cdef int i, k, inputs, typenum
+    cdef int i, k, inputs
     if dtype.type.__name__ != "bfloat16" or dtype.type.__module__ != "ml_dtypes":
         return False
     if dtype_of(BF16) != NULL:
         return True
     with learning:
-        if dtype_of(BF16) != NULL:
-            return True
-        typenum = dtype.num
-        for i, name in enumerate(__all__):
-            ufunc = globals()[name]
-            inputs = ufunc.nin
-            for k in range(inputs + 1):
-                types[k] = typenum
-            if functions[i][0].family != SELU:
-                types[inputs - 1] = cnp.NPY_FLOAT64
-            PyUFunc_RegisterLoopForType(<UFunc*> ufunc, types[0], loop, types, &functions[i][BF16])
-        _core.learn_bfloat16(dtype)  # last: who sees it calls these loops
+        if dtype_of(BF16) == NULL:
+            for i, name in enumerate(__all__):
+                ufunc = globals()[name]
+                inputs = ufunc.nin
+                for k in range(inputs + 1):
+                    types[k] = dtype.num
+                if functions[i][0].family != SELU:
+                    types[inputs - 1] = cnp.NPY_FLOAT64
+                PyUFunc_RegisterLoopForType(<UFunc*> ufunc, types[0], loop, types, &functions[i][BF16])
+            _core.learn_bfloat16(dtype)  # last: who sees it calls these loops
     return True
 
 
@@ -146,9 +144,7 @@ cdef object make(int i, str name):
     for code in range(CODES):
         functions[i][code] = Function(family, mode, code)
         data_of[i][code] = &functions[i][ORDER[code]]
-    ufunc = PyUFunc_FromFuncAndData(
-        loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0
-    )
+    ufunc = PyUFunc_FromFuncAndData(loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0)
     numpys = (<UFunc*> ufunc).type_resolver
     (<UFunc*> ufunc).type_resolver = resolve
     try:
