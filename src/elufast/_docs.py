@@ -15,10 +15,10 @@ Returns
 Raises
 ------
 TypeError
-    If {arrays} has another dtype or theirs differ; if an argument is of a type that it cannot have.
+    If an array has another dtype, or arrays differ in it; if an argument is of a type that it cannot have.
 ValueError
-    If {arrays} differ in shape or what is to be written is read-only; if a bias or an alpha does not broadcast
-    to the shape of x{excluded}. Nothing is written then.
+    If arrays differ in shape or what is to be written is read-only; if a bias or an alpha is not as above.
+    Nothing is written then.
 
 Notes
 -----
@@ -39,7 +39,6 @@ _KINDS = {
         "summary": "{title}.\n\n{formula}",
         "parameters": "x alpha bias out num_threads",
         "returns": _NEW,
-        "arrays": "x or out",
         "notes": """The error is at most 1.0 ulp, in half precision at most 0.501 ulp. Zeros keep their sign, NaN stays
 NaN, subnormals are not flushed.""",
     },
@@ -47,14 +46,12 @@ NaN, subnormals are not flushed.""",
         "summary": "`{family}` in place",
         "parameters": "x_ alpha bias num_threads",
         "returns": "ndarray\n    x itself.",
-        "arrays": "x or out",
         "notes": "The values of `{family}`, to the bit: at most 1.0 ulp from the exact ones.",
     },
     "_backward": {
         "summary": "Gradient of `{family}`: grad times the derivative at x.\n\n{gradient}",
         "parameters": "grad x_backward alpha alpha_backward from_output bias out num_threads",
         "returns": _NEW,
-        "arrays": "grad, x or out",
         "notes": """The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp; in half precision
 at most 0.501 ulp. At x = 0 it is the derivative from below. An infinite grad gives an infinite result.
 
@@ -162,8 +159,7 @@ def function(name: str) -> str:
     texts = {key: text.format(**words) for key, text in _KINDS[kind].items()}
     parameters = [each for each in texts["parameters"].split() if not each.startswith("alpha") or "domain" in words]
     texts["parameters"] = "\n".join(_PARAMETERS[each].format(**words) for each in parameters)
-    excluded = "; if alpha is not a number as above" if "domain" in words else ""
-    return _FUNCTION.format(**words, **texts, excluded=excluded, example=_EXAMPLE[name])
+    return _FUNCTION.format(**words, **texts, example=_EXAMPLE[name])
 
 
 def ufunc(name: str) -> str:
