@@ -115,39 +115,30 @@ NeurIPS 2017, eq. 2 and 14.""",
     },
 }
 _EXAMPLE = {
-    "elu": """\
->>> elufast.elu(np.array([-2.3949, -0.2037226, 0.0, 1.5], np.float32))
+    "elu": """>>> elufast.elu(np.array([-2.3949, -0.2037226, 0.0, 1.5], np.float32))
 array([-0.9088182 , -0.18431139,  0.        ,  1.5       ], dtype=float32)
 >>> elufast.elu(np.zeros((2, 2)), bias=np.array([-1.0, 1.0]))
 array([[-0.63212056,  1.        ],
        [-0.63212056,  1.        ]])""",
-    "selu": """\
->>> elufast.selu(np.array([-1.0, 0.0, 1.0]))
+    "selu": """>>> elufast.selu(np.array([-1.0, 0.0, 1.0]))
 array([-1.11133074,  0.        ,  1.05070099])""",
-    "celu": """\
->>> elufast.celu(np.array([-4.0, 0.0, 1.0]), alpha=2.0)
+    "celu": """>>> elufast.celu(np.array([-4.0, 0.0, 1.0]), alpha=2.0)
 array([-1.72932943,  0.        ,  1.        ])""",
-    "elu_": """\
->>> x = np.array([-1.0, 2.0])
+    "elu_": """>>> x = np.array([-1.0, 2.0])
 >>> elufast.elu_(x) is x, x
 (True, array([-0.63212056,  2.        ]))""",
-    "selu_": """\
->>> elufast.selu_(np.array([-1.0, 2.0]))
+    "selu_": """>>> elufast.selu_(np.array([-1.0, 2.0]))
 array([-1.11133074,  2.10140197])""",
-    "celu_": """\
->>> elufast.celu_(np.array([-1.0, 2.0]), alpha=0.5)
+    "celu_": """>>> elufast.celu_(np.array([-1.0, 2.0]), alpha=0.5)
 array([-0.43233236,  2.        ])""",
-    "elu_backward": """\
->>> x = np.array([-20.0, -1.0, 2.0])
+    "elu_backward": """>>> x = np.array([-20.0, -1.0, 2.0])
 >>> elufast.elu_backward(np.ones(3), x)
 array([2.06115362e-09, 3.67879441e-01, 1.00000000e+00])
 >>> elufast.elu_backward(np.ones(3), elufast.elu(x), from_output=True)
 array([2.06115358e-09, 3.67879441e-01, 1.00000000e+00])""",
-    "selu_backward": """\
->>> elufast.selu_backward(np.ones(2), np.array([-1.0, 2.0]))
+    "selu_backward": """>>> elufast.selu_backward(np.ones(2), np.array([-1.0, 2.0]))
 array([0.6467686 , 1.05070099])""",
-    "celu_backward": """\
->>> elufast.celu_backward(np.ones(2), np.array([-1.0, 2.0]), alpha=2.0)
+    "celu_backward": """>>> elufast.celu_backward(np.ones(2), np.array([-1.0, 2.0]), alpha=2.0)
 array([0.60653066, 1.        ])""",
 }
 
