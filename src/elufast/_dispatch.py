@@ -33,20 +33,13 @@ def built_levels() -> tuple[str, ...]:
 
 
 def choose(asked: str | None) -> tuple[str, ModuleType]:
-    """The level to use and its loops: the best one, or the one that `asked` names.
-
-    Raises
-    ------
-    ImportError
-        If this CPU or this build lacks the level asked for.
-    """
-    levels = built_levels() if asked else _runtime.cpu_levels()
-    if asked and asked not in levels:
+    """The level to use and its loops: the best one, or the one that `asked` names."""
+    if asked and asked not in (levels := built_levels()):
         raise ImportError(
             f"ELUFAST_ISA={asked!r}: this CPU and this build of elufast have "
             f"{', '.join(levels)}; set one of these or unset ELUFAST_ISA"
         )
-    for level in [asked] if asked else levels:
+    for level in [asked] if asked else _runtime.cpu_levels():
         with contextlib.suppress(ModuleNotFoundError):
             return level, _load(level)
     raise ImportError("elufast was not built: it lacks elufast._loops_base; install it, or build it in place")
