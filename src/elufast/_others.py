@@ -23,8 +23,8 @@ def _is(value: Any, module: str, name: str) -> bool:
     return kind is not None and isinstance(value, kind)
 
 
-def _is_arrow(dtype: Any) -> bool:
-    return _is(dtype, "pandas", "ArrowDtype")
+def _is_arrow(value: Any) -> bool:
+    return _is(getattr(value, "dtype", None), "pandas", "ArrowDtype")
 
 
 def is_half(value: Any) -> bool:
@@ -39,16 +39,13 @@ def apply(ufunc: Any, operands: tuple[Any, ...], **options: Any) -> Any:
     frames = [operand for operand in operands if _is(operand, "pandas", "DataFrame")]
     if frames and not options and not any(_is(operand, "pandas", "Series") for operand in operands):
         return _columns(ufunc, operands, frames)
-    if any(_is_arrow(getattr(operand, "dtype", None)) for operand in operands):
+    if any(map(_is_arrow, operands)):
         return _arrow(ufunc, operands, options)
     if any(_is(operand, "astropy.units", "Quantity") for operand in operands):
         _teach_units(ufunc)
-    return ufunc(*(_own_mask(operand) for operand in operands), **options)
-
-
-def _own_mask(operand: Any) -> Any:
-    """What is masked with a copy of its mask, for NumPy gives a ufunc's result the very mask of a single operand."""
-    return operand.view().unshare_mask() if _is(operand, "numpy.ma", "MaskedArray") else operand
+    # Each with a mask of its own, for NumPy gives a ufunc's result the very mask of a single operand.
+    own = (x.view().unshare_mask() if _is(x, "numpy.ma", "MaskedArray") else x for x in operands)
+    return ufunc(*own, **options)
 
 
 def _columns(ufunc: Any, operands: tuple[Any, ...], frames: list[Any]) -> Any:
@@ -72,12 +69,10 @@ def _columns(ufunc: Any, operands: tuple[Any, ...], frames: list[Any]) -> Any:
 
 def _arrow(ufunc: Any, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """PyArrow's numbers in pandas give such; pandas itself would give NumPy's, and NaN for NA."""
-
-    def masked(x: Any) -> Any:
-        dtype = getattr(x, "dtype", None)
-        return x.astype("Float32" if dtype == "float[pyarrow]" else "Float64") if _is_arrow(dtype) else x
-
-    result = apply(ufunc, tuple(map(masked, operands)), **options)
+    masked = (
+        x.astype("Float32" if x.dtype == "float[pyarrow]" else "Float64") if _is_arrow(x) else x for x in operands
+    )
+    result = apply(ufunc, tuple(masked), **options)
     return result.astype(f"{result.dtype.name.lower()}[pyarrow]")
 
 
