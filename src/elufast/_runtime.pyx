@@ -141,14 +141,11 @@ def _cgroup_quota(root: str = "/") -> float:
             base, names = "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         else:
             continue
-        group = group.strip("/")
-        while True:  # a limit on any ancestor holds
-            words = " ".join(_read(root, base, group, name) for name in names).split()
+        folders = group.strip("/").split("/")
+        for depth in range(len(folders) + 1):  # a limit on any ancestor holds
+            words = " ".join(_read(root, base, *folders[:depth], name) for name in names).split()
             if len(words) == 2 and words[0] not in ("max", "-1") and words[1] != "0":
                 quotas.append(int(words[0]) / int(words[1]))
-            if not group:
-                break
-            group = os.path.dirname(group)
     return min(quotas)
 
 
