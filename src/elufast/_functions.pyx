@@ -2,6 +2,7 @@
 straight to ``_core``, without a Python object in between; all else through ``_api``."""
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from libc.stdlib cimport llabs
 from numpy cimport ndarray
 
 from elufast._core cimport CODES, F32, F64, Plan, at_once, compute, dtype_of, elements, new, plan
@@ -84,13 +85,10 @@ cdef bint disjoint(ndarray a, ndarray b) noexcept:
 
 cdef inline bint apart(ndarray a, ndarray out, bint flat) noexcept:
     """None in common or, of contiguous arrays that are alike, the same elements."""
-    cdef const char* pa = cnp.PyArray_BYTES(a)
-    cdef const char* po = cnp.PyArray_BYTES(out)
-    cdef ptrdiff_t bytes
+    cdef ptrdiff_t gap = cnp.PyArray_BYTES(a) - cnp.PyArray_BYTES(out)
     if not flat:
         return disjoint(a, out)
-    bytes = elements(out) * cnp.PyArray_ITEMSIZE(out)
-    return pa == po or pa + bytes <= po or po + bytes <= pa
+    return gap == 0 or llabs(gap) >= elements(out) * cnp.PyArray_ITEMSIZE(out)
 
 
 cdef inline object call(
@@ -103,12 +101,11 @@ cdef inline object call(
     cdef bint flat
     cdef object to = None
     if (
-        PyFloat_CheckExact(alpha) and (from_output is False or from_output is True)
+        usual(x, ALIGNED) and PyFloat_CheckExact(alpha) and (from_output is False or from_output is True)
         and elu_takes(family, mode, PyFloat_AS_DOUBLE(alpha))
         and (num_threads is None or (type(num_threads) is int and 0 < num_threads <= most))
     ):
-        if usual(x, ALIGNED):
-            code = code_of(<ndarray> x)
+        code = code_of(<ndarray> x)
     if (
         code >= 0
         and (not backward or (usual(grad, ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
@@ -131,9 +128,7 @@ cdef inline object call(
             plan(&p, family, mode, PyFloat_AS_DOUBLE(alpha), code)
             flat = flat and bias is None
             if not (flat and at_once(&p, <ndarray> x, <ndarray> grad, <ndarray> to)):
-                compute(
-                    &p, <ndarray> x, <ndarray> grad, <ndarray> bias, <ndarray> to, asked, flat
-                )
+                compute(&p, <ndarray> x, <ndarray> grad, <ndarray> bias, <ndarray> to, asked, flat)
             return to if out is not None or cnp.PyArray_NDIM(<ndarray> to) else to[()]
     return unusual(name, x, grad, alpha, from_output, bias, out, num_threads)
 
