@@ -161,10 +161,7 @@ def _compiled(
     if name.startswith("selu") and not isinstance(alpha, float | types.Omitted):
         raise TypingError(f"{name}: takes no alpha; leave it out")
     if _given(num_threads):
-        raise TypingError(
-            f"{name}: in a compiled function a call runs in the thread that makes it; leave num_threads out and "
-            f"share the work out with numba.prange"
-        )
+        raise TypingError(f"{name}: runs in the calling thread; leave num_threads out and share out by numba.prange")
     if _given(out):
         label = "out" if suffix != "_" else "x"
         if not isinstance(out, types.Array) or not isinstance(x, types.Array):
