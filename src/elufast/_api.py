@@ -142,9 +142,7 @@ def _num_threads(name: str, value: Any) -> int:
             f"{type(value).__name__}; pass int(num_threads)"
         ) from None
     if count < 1:
-        raise ValueError(
-            f"{name}: num_threads must be at least 1, got {count}; pass None to use as many as the work repays"
-        )
+        raise ValueError(f"{name}: num_threads must be at least 1, got {count}; None is as many as the work repays")
     return min(count, MAX_THREADS)
 
 
@@ -210,10 +208,7 @@ def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, 
     family = name.partition("_")[0]
     inplace, backward = name.endswith("_"), name.endswith("_backward")
     if not isinstance(from_output, bool | np.bool_):
-        raise TypeError(
-            f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True if the second "
-            f"argument is the forward result"
-        )
+        raise TypeError(f"{name}: from_output must be a bool, got {from_output!r:.80}; pass True for a forward result")
     mode = int(backward) + int(from_output)  # elu_mode_t
     second = "y" if from_output else "x"
     number = alpha if _others.speaks(alpha) else real_alpha(name, alpha, positive=bool(from_output))
