@@ -38,10 +38,8 @@ def _check_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> 
     """Raise unless the dtype, of the array that value is or becomes, is supported."""
     if supported(dtype):
         return
-    if hasattr(value, "astype"):
-        source = argument
-    else:
-        source = f"np.from_dlpack({argument})" if _only_dlpack(value) else f"np.asarray({argument})"
+    convert = "from_dlpack" if _only_dlpack(value) else "asarray"
+    source = argument if hasattr(value, "astype") else f"np.{convert}({argument})"
     if dtype.kind == "c":
         hint = f"the function has no complex form, so pass {source}.real.astype(np.float64)"
     else:
