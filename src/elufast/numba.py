@@ -14,7 +14,6 @@ A call runs in the thread that makes it: share out with ``numba.prange``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -146,9 +145,7 @@ def _same(name: str, a: str, x: Any, b: str, y: Any, fewer: bool = False) -> Non
         raise TypingError(f"{name}: {a} is {x} and {b} is {y}; they must have one dtype: nothing is cast")
 
 
-def _compiled(
-    family: int, suffix: str, grad: Any, x: Any, alpha: Any, bias: Any, out: Any, num_threads: Any
-) -> Callable[[Any, Any, float, bool, Any, Any], Any]:
+def _compiled(family: int, suffix: str, grad: Any, x: Any, alpha: Any, bias: Any, out: Any, num_threads: Any) -> Any:
     """What computes arguments of these types: a function of (grad, x, alpha, from_output, bias, out)."""
     name, backward = _FAMILIES[family] + suffix, suffix == "_backward"
     x = _operand(name, "x", x)
@@ -200,7 +197,7 @@ def _compiled(
     broadcast = jitable((lambda b, x: np.broadcast_to(b, x.shape)) if _given(bias) else (lambda b, x: None))
     unwrapped = jitable((lambda result: result) if getattr(x, "ndim", 0) else (lambda result: result[()]))
     chosen = existing if _given(out) else new if isinstance(x, types.Array) else number
-    return jitable(chosen)  # type: ignore[no-any-return]
+    return jitable(chosen)
 
 
 def _register(family: int, name: str) -> None:
