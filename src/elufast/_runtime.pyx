@@ -135,12 +135,10 @@ def _cgroup_quota(root: str = "/") -> float:
     quotas = [float("inf")]
     for line in _read(root, "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            base, names = "sys/fs/cgroup", ("cpu.max",)
-        elif "cpu" in controllers.split(","):
-            base, names = "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
+        if controllers and "cpu" not in controllers.split(","):
             continue
+        base = "sys/fs/cgroup/cpu" if controllers else "sys/fs/cgroup"  # of version 1, of version 2
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
         folders = group.strip("/").split("/")
         for depth in range(len(folders) + 1):  # a limit on any ancestor holds
             words = " ".join(_read(root, base, *folders[:depth], name) for name in names).split()
