@@ -186,17 +186,15 @@ def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: A
         if len(kinds) == 2:
             _check_bias(name, kinds[1], second, kinds[0])
         x = np.add(x, bias)
-    arrays = {"grad": grad, second: x, "out": out}
-    arrays = {argument: np.asarray(value) for argument, value in arrays.items() if isinstance(value, np.ndarray)}
-    if second in arrays:
-        for argument, array in arrays.items():
-            _check_dtype(name, argument, array, array.dtype)
-        if "grad" in arrays:
-            _same(name, "grad", arrays["grad"], second, arrays[second])
-        if "out" in arrays:
-            _same(name, second, arrays[second], "out", arrays["out"])
+    if isinstance(x, np.ndarray):
+        array = np.asarray(x)
+        _check_dtype(name, second, array, array.dtype)
+        if isinstance(grad, np.ndarray):
+            _same(name, "grad", np.asarray(grad), second, array)
+        if isinstance(out, np.ndarray):
+            _same(name, second, array, "out", np.asarray(out))
         if isinstance(alpha, np.ndarray):
-            _check_broadcast(name, "alpha", alpha.shape, second, arrays[second])
+            _check_broadcast(name, "alpha", alpha.shape, second, array)
     operands = (() if grad is None else (grad,)) + (x,) + (() if alpha is None else (alpha,))
     return _others.apply(ufunc, operands, **({} if out is None else {"out": out}))
 
@@ -231,17 +229,13 @@ def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, 
         _check_broadcast(name, "alpha", number.shape, second, array)
     if out is None:
         result = _empty(array, gradient)
+    elif not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: out must be a numpy.ndarray, got {type(out).__name__}; pass np.empty_like({second})")
     else:
-        label = "x" if inplace else "out"
-        if not isinstance(out, np.ndarray):
-            raise TypeError(
-                f"{name}: out must be a numpy.ndarray, got {type(out).__name__}; allocate it with "
-                f"np.empty_like({second})"
-            )
         result = np.asarray(out)
-        _check_dtype(name, label, out, result.dtype)
-        _same(name, second, array, label, result)
+        _same(name, second, array, "out", result)
         if not result.flags.writeable:
+            label = "x" if inplace else "out"
             raise ValueError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
     if isinstance(number, np.ndarray):
         if bias is not None:
