@@ -172,14 +172,14 @@ def _empty(x: Array, grad: Array) -> Array:
     return cast(Array, iterator.operands[1])
 
 
-def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any, bias: Any, out: Any) -> Any:
-    """The result of operands of which one at least has an ``__array_ufunc__`` of its own, as it decides. What NumPy's
-    own rules would let pass with a subclass of ndarray is refused."""
+def _by_ufunc(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any, bias: Any, out: Any) -> Any:
+    """The result where alpha is an array, or an operand has an ``__array_ufunc__`` of its own: as that decides. What
+    NumPy's own rules would let pass with a subclass of ndarray is refused."""
     if bias is not None:
         if _others.is_half(x) or _others.is_half(bias):
             raise TypeError(
-                f"{name}: a bias in half precision is added in float32, which a {type(x).__name__} cannot be told; "
-                f"pass {second}.astype(np.float32)"
+                f"{name}: a bias in half precision, added in float32, takes a numpy.ndarray and a number as alpha, got "
+                f"{type(x).__name__} and {type(alpha).__name__}; pass {second}.astype(np.float32)"
             )
         bias = float(bias) if isinstance(bias, float) else bias  # NumPy's own would widen x
         kinds = [value.dtype for value in (x, bias) if isinstance(getattr(value, "dtype", None), np.dtype)]
@@ -195,7 +195,7 @@ def _by_protocol(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: A
             _same(name, second, array, "out", np.asarray(out))
         if isinstance(alpha, np.ndarray):
             _check_broadcast(name, "alpha", alpha.shape, second, array)
-    operands = (() if grad is None else (grad,)) + (x,) + (() if alpha is None else (alpha,))
+    operands = (() if grad is None else (grad,)) + (x,) + (() if name.startswith("selu") else (alpha,))
     return _others.apply(ufunc, operands, **({} if out is None else {"out": out}))
 
 
@@ -218,12 +218,10 @@ def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, 
         )
     ufunc = getattr(ufuncs, family + ("", "_backward", "_from_output")[mode])
     if any(_others.speaks(value) for value in (x, grad, number, bias, out)):
-        operands = (grad if backward else None, None if family == "selu" else number)
-        return _by_protocol(name, ufunc, second, x, *operands, bias, out)
-    array = gradient = _as_array(name, second, x)
-    if backward:
-        gradient = _as_array(name, "grad", grad)
-        _same(name, "grad", gradient, second, array)
+        return _by_ufunc(name, ufunc, second, x, grad if backward else None, number, bias, out)
+    array = _as_array(name, second, x)
+    gradient = _as_array(name, "grad", grad) if backward else array
+    _same(name, "grad", gradient, second, array)
     added = None if bias is None else _bias(name, bias, second, array)
     if isinstance(number, np.ndarray):
         _check_broadcast(name, "alpha", number.shape, second, array)
@@ -238,14 +236,7 @@ def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, 
             label = "x" if inplace else "out"
             raise ValueError(f"{name}: {label} is read-only; pass a writeable array, such as {label}.copy()")
     if isinstance(number, np.ndarray):
-        if bias is not None:
-            if array.itemsize == 2:
-                raise TypeError(
-                    f"{name}: in half precision a bias goes with an alpha that is a number, got an array; pass "
-                    f"{second}.astype(np.float32)"
-                )
-            array = np.add(array, cast(Array, added))
-        ufunc(*((gradient,) if backward else ()), array, number, out=result)
+        _by_ufunc(name, ufunc, second, array, gradient if backward else None, number, added, result)
     else:
         if out is not None:
             array = _clear_of(array, result)
