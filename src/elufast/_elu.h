@@ -65,26 +65,17 @@ static const elu_params_t ELU_SELU_PARAMS = {
     .down = 1,
 };
 
-static inline float elu_f32(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-static inline uint32_t elu_u32(float x) {
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-static inline double elu_f64(uint64_t u) {
-    double x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-static inline uint64_t elu_u64(double x) {
-    uint64_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
+/* A number by its bits, and back. */
+#define ELU_BITS(name, from_type, to_type)                                                                             \
+    static inline to_type name(from_type from) {                                                                       \
+        to_type to;                                                                                                    \
+        memcpy(&to, &from, sizeof to);                                                                                 \
+        return to;                                                                                                     \
+    }
+ELU_BITS(elu_f32, uint32_t, float)
+ELU_BITS(elu_u32, float, uint32_t)
+ELU_BITS(elu_f64, uint64_t, double)
+ELU_BITS(elu_u64, double, uint64_t)
 
 /* a * b + c, fused where the hardware does so; only where either rounding is good enough. */
 static inline double elu_mad(double a, double b, double c) {
