@@ -78,13 +78,7 @@ ELU_BITS(elu_f64, uint64_t, double)
 ELU_BITS(elu_u64, double, uint64_t)
 
 /* a * b + c, fused where the hardware does so; only where either rounding is good enough. */
-static inline double elu_mad(double a, double b, double c) {
-#if ELU_FMA
-    return fma(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
+static inline double elu_mad(double a, double b, double c) { return ELU_FMA ? fma(a, b, c) : a * b + c; }
 
 /* max(x, low), NaN kept: one instruction on x86-64 in this order of operands. */
 static inline double elu_clamp(double x, double low) { return low > x ? low : x; }
@@ -369,12 +363,8 @@ static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
 
 /* p p - s, for s = p p rounded */
 static inline double elu_square_error(double p, double s) {
-#if ELU_FMA
-    return fma(p, p, -s);
-#else
     double p1 = elu_head(p), p2 = p - p1;
-    return ((p1 * p1 - s) + 2 * p1 * p2) + p2 * p2;
-#endif
+    return ELU_FMA ? fma(p, p, -s) : ((p1 * p1 - s) + 2 * p1 * p2) + p2 * p2;
 }
 
 /* (q(r) - 1/2) / r, for expm1(r) = r + r^2 q(r), |r| <= 0.3466, degree 12 in all, relative error 2^-61.6; s = r^2.
@@ -395,11 +385,7 @@ static inline double elu_poly_64(double r, double s) {
 /* r^2 q(r) + c. Without FMA r^2 / 2 is kept apart and its rounding made good. */
 static inline double elu_tail_64(double r, double c) {
     double s = r * r, q = elu_poly_64(r, s);
-#if ELU_FMA
-    return fma(s, fma(q, r, 0.5), c);
-#else
-    return 0.5 * s + (s * (r * q) + (c + 0.5 * elu_square_error(r, s)));
-#endif
+    return ELU_FMA ? fma(s, fma(q, r, 0.5), c) : 0.5 * s + (s * (r * q) + (c + 0.5 * elu_square_error(r, s)));
 }
 
 typedef struct {
@@ -408,26 +394,19 @@ typedef struct {
 
 /* a (x.hi + x.lo), unevaluated */
 static inline elu_sum_t elu_times(double a, double a_lo, elu_sum_t x) {
-    elu_sum_t y;
-#if ELU_FMA
-    y.hi = a * x.hi;
-    y.lo = fma(a, x.lo, fma(a_lo, x.hi, fma(a, x.hi, -y.hi)));
-#else
     double a1 = elu_head(a), x1 = elu_head(x.hi);
-    y.hi = a1 * x1;
-    y.lo = a1 * ((x.hi - x1) + x.lo) + ((a - a1) + a_lo) * (x.hi + x.lo);
-#endif
+    elu_sum_t y = {ELU_FMA ? a * x.hi : a1 * x1, 0};
+    y.lo = ELU_FMA ? fma(a, x.lo, fma(a_lo, x.hi, fma(a, x.hi, -y.hi)))
+                   : a1 * ((x.hi - x1) + x.lo) + ((a - a1) + a_lo) * (x.hi + x.lo);
     return y;
 }
 
 /* the same, rounded */
 static inline double elu_times_rounded(double a, double a_lo, elu_sum_t x) {
-#if ELU_FMA
-    return fma(a, x.hi, fma(a, x.lo, a_lo * x.hi));
-#else
+    if (ELU_FMA)
+        return fma(a, x.hi, fma(a, x.lo, a_lo * x.hi));
     elu_sum_t y = elu_times(a, a_lo, x);
     return y.hi + y.lo;
-#endif
 }
 
 /* z = n ln2 + r + c with r exact; the polynomial is evaluated at p, r + c where c is not shrunk by 2^n. */
@@ -465,10 +444,7 @@ static inline double elu_forward_unit_f64(double x, elu_params_t s) {
 /* Without FMA the partial products of a subnormal result would each be rounded: there A x is the result. */
 static inline double elu_scaled_expm1_64(double x, double a, double a_lo) {
     double y = elu_times_rounded(a, a_lo, elu_expm1_64(x));
-#if !ELU_FMA
-    y = x > -0x1p-900 ? a * x : y;
-#endif
-    return y;
+    return !ELU_FMA && x > -0x1p-900 ? a * x : y;
 }
 
 static inline double elu_forward_alpha_f64(double x, elu_params_t s) {
@@ -578,14 +554,12 @@ static inline elu_exp_t elu_exp_64(double x, double x_lo) {
 
 /* u (e.hi + e.lo) */
 static inline double elu_product(double u, elu_sum_t e) {
-#if ELU_FMA
-    return fma(u, e.hi, u * e.lo);
-#else
+    if (ELU_FMA)
+        return fma(u, e.hi, u * e.lo);
     double u1 = elu_head(u), u2 = u - u1, e1 = elu_head(e.hi);
     u2 = u2 == u2 ? u2 : 0; /* u infinite */
     double v = u1 * e1 + (u1 * ((e.hi - e1) + e.lo) + u2 * (e.hi + e.lo));
     return v == 0 ? u * e.hi : v; /* the sign of a zero */
-#endif
 }
 
 /* grad 2^(n + shift) (e.hi + e.lo), for any grad and n: the first product is moved to the middle of the range, and the
