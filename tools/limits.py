@@ -109,11 +109,13 @@ def counts(level: str, folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
     source = '#include "_elu.h"\n'
     for kind in KINDS:
         for kind_type, suffix in (("float", "f32"), ("double", "f64")):
-            arguments = "x[i]" if kind.startswith("forward") else "g[i], x[i]"
+            way, formula = kind.split("_")
+            call = f"elu_{kind}_{suffix}(" if way == "from" else f"ELU_PICK(ELU_{formula.upper()}, {way}, {suffix}, "
+            arguments = "x[i]" if way == "forward" else "g[i], x[i]"
             source += (
                 f"void {kind}_{suffix}(const {kind_type} *restrict x, const {kind_type} *restrict g,"
                 f" {kind_type} *restrict out, elu_params_t s) {{\n"
-                f"    for (long i = 0; i < 1 << 20; i++) out[i] = elu_{kind}_{suffix}({arguments}, s);\n}}\n"
+                f"    for (long i = 0; i < 1 << 20; i++) out[i] = {call}{arguments}, s);\n}}\n"
             )
     objects = compiled(source, flags, folder / "kernels.o")
     text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", objects], capture_output=True, text=True, check=True)

@@ -161,8 +161,6 @@ static inline float elu_backward_exact_f32(float grad, float x, elu_params_t s) 
 #define ELU_LOW32 -40.f
 static inline float elu_low_celu_f32(elu_params_t s) { return (float)(ELU_LOW32 * s.a_hi); }
 
-#if ELU_FMA
-
 #define ELU_LOG2E_F 0x1.715476p+0f
 #define ELU_LN2_F 0x1.62e430p-1f
 #define ELU_LN2_LO_F -0x1.05c610p-29f
@@ -259,7 +257,7 @@ static inline uint32_t elu_note_small_f32(uint32_t noted, float grad) {
     return elu_note_u32(noted, 0 - 2 * elu_u32(grad));
 }
 static inline int elu_extreme_f32(uint32_t x, uint32_t large, uint32_t small, float low) {
-    return x >= elu_u32(low) || large >= 2 * elu_u32(INFINITY) || small > 0 - 2 * elu_u32(0x1p-40f);
+    return ELU_FMA && (x >= elu_u32(low) || large >= 2 * elu_u32(INFINITY) || small > 0 - 2 * elu_u32(0x1p-40f));
 }
 
 static inline float elu_choose_large_f32(float x, float grad, float low, float moderate, float extreme) {
@@ -336,28 +334,6 @@ static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
     float y = elu_moderate_celu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
     return elu_choose_large_f32(x, grad, elu_low_celu_f32(s), y, any);
 }
-
-#else
-
-#define elu_forward_unit_f32 elu_forward_any_f32
-#define elu_forward_alpha_f32 elu_forward_any_f32
-#define elu_forward_selu_f32 elu_forward_any_f32
-#define elu_forward_celu_f32 elu_forward_any_f32
-#define elu_backward_unit_f32 elu_backward_any_f32
-#define elu_backward_alpha_f32 elu_backward_any_f32
-#define elu_backward_selu_f32 elu_backward_any_f32
-#define elu_backward_celu_f32 elu_backward_any_f32
-#define elu_moderate_unit_f32 elu_backward_any_f32
-#define elu_moderate_alpha_f32 elu_backward_any_f32
-#define elu_moderate_selu_f32 elu_backward_any_f32
-#define elu_moderate_celu_f32 elu_backward_any_f32
-
-#define elu_note_x_f32(noted, x) 0
-#define elu_note_large_f32(noted, grad) 0
-#define elu_note_small_f32(noted, grad) 0
-#define elu_extreme_f32(x, large, small, low) 0
-
-#endif
 
 /* --------------------------------------------------------------------------------------------------- double */
 
@@ -498,7 +474,6 @@ static inline double elu_forward_any_f64(double x, elu_params_t s) { return elu_
 /* ELU's and CELU's with an alpha far from 1. */
 static inline double elu_forward_wide_f64(double x, elu_params_t s) { return elu_forward_split(x, x * s.down, 1, s); }
 
-#if ELU_FMA
 static inline elu_sum_t elu_divided_moderate(double x, elu_params_t s) {
     elu_sum_t z = {x * s.inv_hi, 0};
     z.lo = fma(x, s.inv_lo, fma(x, s.inv_hi, -z.hi));
@@ -513,9 +488,6 @@ static inline double elu_forward_celu_f64(double x, elu_params_t s) {
     double y = elu_times_rounded(s.a_hi, 0, elu_expm1_reduced_64(elu_exp2(t), r, r, fma(c, r, c)));
     return x < -0x1p-54 * s.a_hi ? y : x;
 }
-#else
-#define elu_forward_celu_f64 elu_forward_any_f64
-#endif
 
 /* As for float: moderate unless x <= low, which is -300, or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
  * integers; an OR of selected doubles is what compilers vectorize at every level. */
@@ -633,7 +605,6 @@ static inline double elu_backward_wide_f64(double grad, double x, elu_params_t s
     return x > 0 ? grad : y;
 }
 
-#if ELU_FMA
 static inline double elu_moderate_celu_f64(double grad, double x, elu_params_t s) {
     elu_sum_t z = elu_divided_moderate(x, s);
     elu_exp_t e = elu_exp_64(z.hi, z.lo);
@@ -645,10 +616,6 @@ static inline double elu_backward_celu_f64(double grad, double x, elu_params_t s
     double y = elu_moderate_celu_f64(grad, x, s), any = elu_backward_any_f64(grad, x, s);
     return elu_choose_f64(x, grad, elu_low_celu_f64(s), y, any);
 }
-#else
-#define elu_moderate_celu_f64 elu_backward_any_f64
-#define elu_backward_celu_f64 elu_backward_any_f64
-#endif
 
 /* ------------------------------------------------------------------------------- derivative from the output
  *
@@ -708,9 +675,13 @@ enum {
 #define elu_moderate_exact_f32 elu_backward_any_f32
 #define elu_moderate_exact_f64 elu_backward_wide_f64
 
-/* A formula by its number; a constant number leaves that formula alone. */
+/* A formula by its number; a constant number leaves that formula alone. Without FMA float has ELU_EXACT and ELU_ANY,
+ * double no ELU_CELU: the others are ELU_ANY. */
+#define ELU_HAS_f32(number) (ELU_FMA || (number) == ELU_EXACT)
+#define ELU_HAS_f64(number) (ELU_FMA || (number) != ELU_CELU)
 #define ELU_PICK(number, form, type, ...)                                                                              \
-    ((number) == ELU_UNIT    ? elu_##form##_unit_##type(__VA_ARGS__)                                                   \
+    (!ELU_HAS_##type(number) ? elu_##form##_any_##type(__VA_ARGS__)                                                    \
+     : (number) == ELU_UNIT  ? elu_##form##_unit_##type(__VA_ARGS__)                                                   \
      : (number) == ELU_ALPHA ? elu_##form##_alpha_##type(__VA_ARGS__)                                                  \
      : (number) == ELU_SELU  ? elu_##form##_selu_##type(__VA_ARGS__)                                                   \
      : (number) == ELU_CELU  ? elu_##form##_celu_##type(__VA_ARGS__)                                                   \
