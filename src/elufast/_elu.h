@@ -315,25 +315,16 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
     return x > 0 ? up : y;
 }
 
-static inline float elu_backward_unit_f32(float grad, float x, elu_params_t s) {
-    float y = elu_moderate_unit_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_large_f32(x, grad, ELU_LOW32, y, any);
-}
-
-static inline float elu_backward_alpha_f32(float grad, float x, elu_params_t s) {
-    float y = elu_moderate_alpha_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_small_f32(x, grad, ELU_LOW32, y, any);
-}
-
-static inline float elu_backward_selu_f32(float grad, float x, elu_params_t s) {
-    float y = elu_moderate_selu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_small_f32(x, grad, ELU_LOW32, y, any);
-}
-
-static inline float elu_backward_celu_f32(float grad, float x, elu_params_t s) {
-    float y = elu_moderate_celu_f32(grad, x, s), any = elu_backward_any_f32(grad, x, s);
-    return elu_choose_large_f32(x, grad, elu_low_celu_f32(s), y, any);
-}
+/* For any element: the moderate formula, or the extreme one where it has to be. */
+#define ELU_BACKWARD_BY_BOTH(T, name, low, choose, extreme)                                                            \
+    ELU_INLINE T elu_backward_##name(T grad, T x, elu_params_t s) {                                                    \
+        T moderate = elu_moderate_##name(grad, x, s), far = extreme(grad, x, s);                                       \
+        return choose(x, grad, low, moderate, far);                                                                    \
+    }
+ELU_BACKWARD_BY_BOTH(float, unit_f32, ELU_LOW32, elu_choose_large_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, alpha_f32, ELU_LOW32, elu_choose_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, selu_f32, ELU_LOW32, elu_choose_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, celu_f32, elu_low_celu_f32(s), elu_choose_large_f32, elu_backward_any_f32)
 
 /* --------------------------------------------------------------------------------------------------- double */
 
@@ -576,21 +567,6 @@ static inline double elu_far_64(double grad, double x, elu_params_t s) {
     return x > 0 ? up : y;
 }
 
-ELU_INLINE double elu_backward_unit_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_unit_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
-}
-
-ELU_INLINE double elu_backward_alpha_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_alpha_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
-}
-
-ELU_INLINE double elu_backward_selu_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_selu_f64(grad, x, s), far = elu_far_64(grad, x, s);
-    return elu_choose_f64(x, grad, ELU_LOW64, y, far);
-}
-
 static inline double elu_backward_any_f64(double grad, double x, elu_params_t s) {
     elu_sum_t z = elu_divided(x, s);
     double y = elu_grad_times(grad, elu_exp_64(z.hi, z.lo), 0) * s.slope;
@@ -612,10 +588,10 @@ static inline double elu_moderate_celu_f64(double grad, double x, elu_params_t s
     return x > 0 ? grad : y;
 }
 
-static inline double elu_backward_celu_f64(double grad, double x, elu_params_t s) {
-    double y = elu_moderate_celu_f64(grad, x, s), any = elu_backward_any_f64(grad, x, s);
-    return elu_choose_f64(x, grad, elu_low_celu_f64(s), y, any);
-}
+ELU_BACKWARD_BY_BOTH(double, unit_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, alpha_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, selu_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, celu_f64, elu_low_celu_f64(s), elu_choose_f64, elu_backward_any_f64)
 
 /* ------------------------------------------------------------------------------- derivative from the output
  *
