@@ -252,12 +252,11 @@ static inline float elu_forward_celu_f32(float x, elu_params_t s) {
  * 2 grad the larger the larger grad is, its sign shifted out, and those of -2 grad the larger the smaller it is. */
 static inline uint32_t elu_note_u32(uint32_t noted, uint32_t u) { return u > noted ? u : noted; }
 static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_note_u32(noted, elu_u32(x)); }
-static inline uint32_t elu_note_large_f32(uint32_t noted, float grad) { return elu_note_u32(noted, 2 * elu_u32(grad)); }
-static inline uint32_t elu_note_small_f32(uint32_t noted, float grad) {
-    return elu_note_u32(noted, 0 - 2 * elu_u32(grad));
+static inline uint32_t elu_note_grad_f32(uint32_t noted, float grad, int large) {
+    return elu_note_u32(noted, large ? 2 * elu_u32(grad) : 0 - 2 * elu_u32(grad));
 }
-static inline int elu_extreme_f32(uint32_t x, uint32_t large, uint32_t small, float low) {
-    return ELU_FMA && (x >= elu_u32(low) || large >= 2 * elu_u32(INFINITY) || small > 0 - 2 * elu_u32(0x1p-40f));
+static inline int elu_extreme_f32(uint32_t x, uint32_t grad, int large, float low) {
+    return ELU_FMA && (x >= elu_u32(low) || (large ? grad >= 2 * elu_u32(INFINITY) : grad > 0 - 2 * elu_u32(0x1p-40f)));
 }
 
 static inline float elu_choose_large_f32(float x, float grad, float low, float moderate, float extreme) {

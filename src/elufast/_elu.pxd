@@ -26,9 +26,8 @@ cdef extern from "_elu.h" nogil:
     const float ELU_LOW32
     float elu_low_celu_f32(elu_params_t s) noexcept
     uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
-    uint32_t elu_note_large_f32(uint32_t noted, float grad) noexcept
-    uint32_t elu_note_small_f32(uint32_t noted, float grad) noexcept
-    bint elu_extreme_f32(uint32_t x, uint32_t large, uint32_t small, float low) noexcept
+    uint32_t elu_note_grad_f32(uint32_t noted, float grad, bint large) noexcept
+    bint elu_extreme_f32(uint32_t x, uint32_t grad, bint large, float low) noexcept
 
     const double ELU_LOW64
     double elu_low_celu_f64(elu_params_t s) noexcept

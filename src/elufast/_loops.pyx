@@ -100,12 +100,12 @@ cdef enum:
 
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
-    uint32_t x32, large32, small32
+    uint32_t x32, grad32
     uint64_t x64, grad64
 
 
-cdef inline bint held_extreme(Noted noted, real low) noexcept nogil:
-    return elu_extreme_f32(noted.x32, noted.large32, noted.small32, low) or elu_extreme_f64(noted.x64, noted.grad64)
+cdef inline bint held_extreme(Noted noted, real low, bint large) noexcept nogil:
+    return elu_extreme_f32(noted.x32, noted.grad32, large, low) or elu_extreme_f64(noted.x64, noted.grad64)
 
 
 cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noexcept nogil:
@@ -114,10 +114,7 @@ cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noe
         noted.grad64 = elu_note_grad_f64(noted.grad64, grad)
     else:
         noted.x32 = elu_note_x_f32(noted.x32, x)
-        if large:
-            noted.large32 = elu_note_large_f32(noted.large32, grad)
-        else:
-            noted.small32 = elu_note_small_f32(noted.small32, grad)
+        noted.grad32 = elu_note_grad_f32(noted.grad32, grad, large)
     return noted
 
 
@@ -170,7 +167,7 @@ cdef void backward(
             low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
         while start < n:
             size = min(n - start, block)
-            noted = Noted(0, 0, 0, 0, 0)
+            noted = Noted(0, 0, 0, 0)
             if not look:
                 for i in range(size):
                     noted = note(noted, x[start + i], grad[start + i], low, large)
@@ -178,13 +175,13 @@ cdef void backward(
                         out[start + i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
                     else:
                         out[start + i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
-                look = held_extreme(noted, low)
+                look = held_extreme(noted, low, large)
                 if look:
                     continue
             else:
                 for i in range(size):
                     noted = note(noted, x[start + i], grad[start + i], low, large)
-                look = held_extreme(noted, low)
+                look = held_extreme(noted, low, large)
                 if look:
                     for i in range(size):
                         if real is float:
