@@ -596,25 +596,16 @@ ELU_BACKWARD_BY_BOTH(double, celu_f64, elu_low_celu_f64(s), elu_choose_f64, elu_
  *
  * f' = y / alpha + 1 for CELU and y + A for the others (Clevert et al. 2016, eq. 16). Nothing brings back what y has
  * lost by rounding to -A; below it the result is 0, never negative. */
-static inline float elu_from_output_f32(float grad, float y, elu_params_t s) {
-    float scale = (float)s.s_hi, inv = (float)s.inv_hi, slope = (float)s.slope;
-    float d = y * inv + slope;
-    d = 0 > d ? 0 : d;
-    return grad * (y > 0 ? scale : d);
-}
-
-static inline double elu_from_output_f64(double grad, double y, elu_params_t s) {
-    double d = y * s.inv_hi + s.slope;
-    d = 0 > d ? 0 : d;
-    return grad * (y > 0 ? s.s_hi : d);
-}
-
+#define ELU_BY_OUTPUT(T, name, derivative)                                                                             \
+    static inline T name(T grad, T y, elu_params_t s) {                                                                \
+        T scale = (T)s.s_hi, d = derivative;                                                                           \
+        d = 0 > d ? 0 : d;                                                                                             \
+        return grad * (y > 0 ? scale : d);                                                                             \
+    }
+ELU_BY_OUTPUT(float, elu_from_output_f32, (float)s.slope + (float)s.inv_hi * y)
+ELU_BY_OUTPUT(double, elu_from_output_f64, s.slope + s.inv_hi * y)
 /* Where alpha or 1 / alpha is at the end of the range, or beyond. */
-static inline double elu_from_output_any_f64(double grad, double y, elu_params_t s) {
-    double d = y / (s.a_hi / s.slope) + s.slope;
-    d = 0 > d ? 0 : d;
-    return grad * (y > 0 ? s.s_hi : d);
-}
+ELU_BY_OUTPUT(double, elu_from_output_any_f64, s.slope + y / (s.a_hi / s.slope))
 
 static inline float elu_from_output_any_f32(float grad, float y, elu_params_t s) {
     return (float)elu_from_output_any_f64(grad, y, s);
