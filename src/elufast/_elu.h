@@ -159,7 +159,6 @@ static inline float elu_backward_exact_f32(float grad, float x, elu_params_t s) 
 }
 
 #define ELU_LOW32 -40.f
-static inline float elu_low_celu_f32(elu_params_t s) { return (float)(ELU_LOW32 * s.a_hi); }
 
 #define ELU_LOG2E_F 0x1.715476p+0f
 #define ELU_LN2_F 0x1.62e430p-1f
@@ -314,16 +313,16 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
     return x > 0 ? up : y;
 }
 
-/* For any element: the moderate formula, or the extreme one where it has to be. */
-#define ELU_BACKWARD_BY_BOTH(T, name, low, choose, extreme)                                                            \
+/* For any element: the moderate formula, or the extreme one where it has to be. CELU's low is times alpha. */
+#define ELU_BACKWARD_BY_BOTH(T, name, low, times, choose, extreme)                                                     \
     ELU_INLINE T elu_backward_##name(T grad, T x, elu_params_t s) {                                                    \
         T moderate = elu_moderate_##name(grad, x, s), far = extreme(grad, x, s);                                       \
-        return choose(x, grad, low, moderate, far);                                                                    \
+        return choose(x, grad, (T)(low * times), moderate, far);                                                       \
     }
-ELU_BACKWARD_BY_BOTH(float, unit_f32, ELU_LOW32, elu_choose_large_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, alpha_f32, ELU_LOW32, elu_choose_small_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, selu_f32, ELU_LOW32, elu_choose_small_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, celu_f32, elu_low_celu_f32(s), elu_choose_large_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, unit_f32, ELU_LOW32, 1, elu_choose_large_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, alpha_f32, ELU_LOW32, 1, elu_choose_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, selu_f32, ELU_LOW32, 1, elu_choose_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, celu_f32, ELU_LOW32, s.a_hi, elu_choose_large_f32, elu_backward_any_f32)
 
 /* --------------------------------------------------------------------------------------------------- double */
 
@@ -482,7 +481,6 @@ static inline double elu_forward_celu_f64(double x, elu_params_t s) {
 /* As for float: moderate unless x <= low, which is -300, or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
  * integers; an OR of selected doubles is what compilers vectorize at every level. */
 #define ELU_LOW64 -300.
-static inline double elu_low_celu_f64(elu_params_t s) { return ELU_LOW64 * s.a_hi; }
 static inline uint64_t elu_note_x_f64(uint64_t noted, double x, double low) {
     return noted | elu_u64(x <= low ? 1.0 : 0.0);
 }
@@ -587,10 +585,10 @@ static inline double elu_moderate_celu_f64(double grad, double x, elu_params_t s
     return x > 0 ? grad : y;
 }
 
-ELU_BACKWARD_BY_BOTH(double, unit_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, alpha_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, selu_f64, ELU_LOW64, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, celu_f64, elu_low_celu_f64(s), elu_choose_f64, elu_backward_any_f64)
+ELU_BACKWARD_BY_BOTH(double, unit_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, alpha_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, selu_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, celu_f64, ELU_LOW64, s.a_hi, elu_choose_f64, elu_backward_any_f64)
 
 /* ------------------------------------------------------------------------------- derivative from the output
  *

@@ -24,13 +24,11 @@ cdef extern from "_elu.h" nogil:
     ) noexcept
 
     const float ELU_LOW32
-    float elu_low_celu_f32(elu_params_t s) noexcept
     uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
     uint32_t elu_note_grad_f32(uint32_t noted, float grad, bint large) noexcept
     bint elu_extreme_f32(uint32_t x, uint32_t grad, bint large, float low) noexcept
 
     const double ELU_LOW64
-    double elu_low_celu_f64(elu_params_t s) noexcept
     uint64_t elu_note_x_f64(uint64_t noted, double x, double low) noexcept
     uint64_t elu_note_grad_f64(uint64_t noted, double grad) noexcept
     bint elu_extreme_f64(uint64_t x, uint64_t grad) noexcept

@@ -164,7 +164,7 @@ cdef void backward(
     if slope is elu_unit or slope is elu_alpha or slope is elu_selu or slope is elu_celu:
         block = (SHORT_BLOCK if n * <Py_ssize_t> sizeof(real) > NEAR else BLOCK) // sizeof(real)
         if slope is elu_celu:
-            low = elu_low_celu_f32(s) if real is float else elu_low_celu_f64(s)
+            low = <real> (low * s.a_hi)
         while start < n:
             size = min(n - start, block)
             noted = Noted(0, 0, 0, 0)
