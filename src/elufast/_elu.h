@@ -32,7 +32,7 @@
 #define ELU_FMA 0 /* fma() would be a library call */
 #endif
 
-/* What a kernel's loop calls and clang would find too long to inline, with few registers. */
+/* What a loop calls: a compiler may find it too long to inline, and then does not vectorize the loop. */
 #ifdef __GNUC__
 #define ELU_INLINE static inline __attribute__((always_inline))
 #else

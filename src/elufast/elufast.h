@@ -24,39 +24,31 @@
 
 #include "_half.h"
 
-/* Without it a loop may keep the call, and is then not vectorized. */
-#ifdef __GNUC__
-#define ELUFAST_INLINE static inline __attribute__((always_inline))
-#else
-#define ELUFAST_INLINE static inline
-#endif
-
-#define ELUFAST_ONE(type, single)                                                                                      \
-    elu_params_t s;                                                                                                    \
-    int op = elu_prepare(family, mode, alpha, single, &s);                                                             \
-    if (!elu_takes(family, mode, alpha))                                                                               \
-        return NAN;                                                                                                    \
-    if (mode == ELU_DO_FORWARD)                                                                                        \
-        return ELU_PICK(op, forward, type, x, s);                                                                      \
-    return ELU_BACKWARD_OF(op - ELU_BACKWARD, type, grad, x, s);
-
-ELUFAST_INLINE float elufast_one_f32(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha){
-    ELUFAST_ONE(f32, 1)} ELUFAST_INLINE double elufast_one_f64(elu_family_t family, elu_mode_t mode, double grad,
-                                                               double x, double alpha){ELUFAST_ONE(f64, 0)}
+#define ELUFAST_ONE(type, T, single)                                                                                   \
+    ELU_INLINE T elufast_one_##type(elu_family_t family, elu_mode_t mode, T grad, T x, double alpha) {                 \
+        elu_params_t s;                                                                                                \
+        int op = elu_prepare(family, mode, alpha, single, &s);                                                         \
+        if (!elu_takes(family, mode, alpha))                                                                           \
+            return NAN;                                                                                                \
+        if (mode == ELU_DO_FORWARD)                                                                                    \
+            return ELU_PICK(op, forward, type, x, s);                                                                  \
+        return ELU_BACKWARD_OF(op - ELU_BACKWARD, type, grad, x, s);                                                   \
+    }
+ELUFAST_ONE(f32, float, 1)
+ELUFAST_ONE(f64, double, 0)
 
 /* A float that is to be rounded to half precision. */
-ELUFAST_INLINE float elufast_one_odd(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha) {
+ELU_INLINE float elufast_one_odd(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha) {
     elu_params_t s;
     elu_prepare(family, mode, alpha, 1, &s);
     if (!elu_takes(family, mode, alpha) || mode == ELU_DO_FROM_OUTPUT)
         return elufast_one_f32(family, mode, grad, x, alpha);
     return mode == ELU_DO_FORWARD ? elu_forward_exact_f32(x, s) : elu_backward_exact_f32(grad, x, s);
 }
-ELUFAST_INLINE uint16_t elufast_one_f16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x, double alpha) {
+ELU_INLINE uint16_t elufast_one_f16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x, double alpha) {
     return elu_to_f16(elufast_one_odd(family, mode, elu_from_f16(grad), elu_from_f16(x), alpha));
 }
-ELUFAST_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x,
-                                         double alpha) {
+ELU_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, uint16_t grad, uint16_t x, double alpha) {
     return elu_to_bf16(elufast_one_odd(family, mode, elu_from_bf16(grad), elu_from_bf16(x), alpha));
 }
 
@@ -77,13 +69,13 @@ ELUFAST_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, u
     ELUFAST_FAMILY(type, T, celu, ELUFAST_CELU, ELUFAST_ALPHA, alpha)
 #define ELUFAST_ALPHA , double alpha
 #define ELUFAST_FAMILY(type, T, name, family, parameter, alpha)                                                        \
-    ELUFAST_INLINE T elufast_##name##_##type(T x parameter) {                                                          \
+    ELU_INLINE T elufast_##name##_##type(T x parameter) {                                                              \
         return elufast_one_##type(family, ELU_DO_FORWARD, x, x, alpha);                                                \
     }                                                                                                                  \
-    ELUFAST_INLINE T elufast_##name##_backward_##type(T grad, T x parameter) {                                         \
+    ELU_INLINE T elufast_##name##_backward_##type(T grad, T x parameter) {                                             \
         return elufast_one_##type(family, ELU_DO_BACKWARD, grad, x, alpha);                                            \
     }                                                                                                                  \
-    ELUFAST_INLINE T elufast_##name##_from_output_##type(T grad, T y parameter) {                                      \
+    ELU_INLINE T elufast_##name##_from_output_##type(T grad, T y parameter) {                                          \
         return elufast_one_##type(family, ELU_DO_FROM_OUTPUT, grad, y, alpha);                                         \
     }
 ELUFAST_FUNCTIONS(f32, float)
