@@ -267,14 +267,6 @@ cdef void outputs(
         elu_outputs_bf16(y, grad, out_, n, p[0])
 
 
-cdef float one_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
-    return elufast_one_f32(family, mode, grad, x, alpha)
-
-
-cdef double one_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
-    return elufast_one_f64(family, mode, grad, x, alpha)
-
-
 ctypedef elu_kernel_t Kernel
 cdef elu_loops_t table
 # In the order of the kernels' numbers.
@@ -296,7 +288,6 @@ table.outputs[:] = [<Kernel> outputs[elu_float16], <Kernel> outputs[elu_bfloat16
 table.add[:] = [<elu_add_t> add[float], <elu_add_t> add[double]]
 table.load[:] = [<elu_load_t> load[elu_float16], <elu_load_t> load[elu_bfloat16]]
 table.store[:] = [<elu_store_t> store[elu_float16], <elu_store_t> store[elu_bfloat16]]
-
-table.one_f32, table.one_f64 = one_f32, one_f64
+table.one_f32, table.one_f64 = elufast_one_f32, elufast_one_f64
 
 loops = PyCapsule_New(&table, NULL, NULL)
