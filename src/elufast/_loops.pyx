@@ -80,12 +80,7 @@ ctypedef fused family:
     elu_exact
 
 ctypedef fused slope:
-    elu_unit
-    elu_alpha
-    elu_selu
-    elu_celu
-    elu_any
-    elu_exact
+    family
     elu_output
     elu_output_any
 
