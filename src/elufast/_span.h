@@ -18,36 +18,32 @@ static inline int elu_usual(void) {
     return 1 + small == 1 - small && tiny + tiny != 0;
 }
 
-/* elu_enter() returns 0 where the mode is the usual one, else what elu_leave() needs to put it back. */
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
-static inline uint64_t elu_enter(void) {
-    if (elu_usual())
-        return 0;
+static inline uint64_t elu_default_mode(void) {
     uint64_t mode = _mm_getcsr();
     _mm_setcsr(0x1f80);
     return mode | (uint64_t)1 << 32;
 }
-static inline void elu_leave(uint64_t mode) {
-    if (mode)
-        _mm_setcsr((unsigned)mode);
-}
+static inline void elu_set_mode(uint64_t mode) { _mm_setcsr((unsigned)mode); }
 #elif defined(__aarch64__)
-static inline uint64_t elu_enter(void) {
-    if (elu_usual())
-        return 0;
+static inline uint64_t elu_default_mode(void) {
     uint64_t mode;
     __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, xzr" : "=&r"(mode)::"memory");
     return mode;
 }
+static inline void elu_set_mode(uint64_t mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory"); }
+#else
+#define elu_default_mode() 0
+#define elu_set_mode(mode) (void)(mode)
+#endif
+
+/* Returns 0 where the mode is the usual one, else what elu_leave() needs to put it back. */
+static inline uint64_t elu_enter(void) { return elu_usual() ? 0 : elu_default_mode(); }
 static inline void elu_leave(uint64_t mode) {
     if (mode)
-        __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory");
+        elu_set_mode(mode);
 }
-#else
-#define elu_enter() 0
-#define elu_leave(mode) (void)(mode)
-#endif
 
 #if defined(__SSE2__) || defined(_M_X64)
 #define ELU_STREAM 1
