@@ -332,7 +332,7 @@ cdef void block(
     if stream:
         elu_stream(out, to, n * size)
     elif not there:
-        elu_scatter(out, strides[OUT], to, n, 0, 1, size, job.swapped[OUT])
+        elu_scatter(out, to, strides[OUT], n, 0, 1, size, job.swapped[OUT])
 
 
 cdef inline bint straight(const Job* job, int k, const ptrdiff_t* strides) noexcept nogil:
@@ -453,7 +453,7 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
         m, n = batch.shape[i][0], batch.shape[i][1]
         if batch.to[i] != from_:
             elu_scatter(
-                batch.to[i], w.strides[last][OUT], from_, n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
+                batch.to[i], from_, w.strides[last][OUT], n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
                 w.job.swapped[OUT],
             )
         from_ += m * n * size

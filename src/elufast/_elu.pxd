@@ -80,6 +80,6 @@ cdef extern from "_span.h" nogil:
         bint swapped,
     ) noexcept
     void elu_scatter(
-        char* to, ptrdiff_t stride, const char* from_, ptrdiff_t n, ptrdiff_t step, ptrdiff_t m, ptrdiff_t size,
+        char* to, const char* from_, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t step, ptrdiff_t m, ptrdiff_t size,
         bint swapped,
     ) noexcept

@@ -119,32 +119,22 @@ typedef struct {
 
 enum { ELU_COPIED = 32 }; /* elements from which on memcpy() is worth its call */
 
-static inline void elu_gather(char *to, const char *from, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t from_step,
-                              ptrdiff_t m, ptrdiff_t size, int swapped) {
-    ptrdiff_t to_step = n * size;
-    if (from_step == n * stride) /* rows without a gap are one */
-        n *= m, to_step *= m, m = 1;
-    if (stride != size || (n < ELU_COPIED && !swapped))
-        ELU_MOVES(size, stride)
-    else if (swapped)
-        ELU_MOVES(size, size)
-    else
-        for (ptrdiff_t j = 0; j < m; j++)
-            memcpy(to + j * to_step, from + j * from_step, (size_t)to_step);
-}
-
-static inline void elu_scatter(char *to, ptrdiff_t stride, const char *from, ptrdiff_t n, ptrdiff_t to_step,
-                               ptrdiff_t m, ptrdiff_t size, int swapped) {
-    ptrdiff_t from_step = n * size;
-    if (to_step == n * stride)
-        n *= m, from_step *= m, m = 1;
-    if (stride != size || (n < ELU_COPIED && !swapped))
-        ELU_MOVES(stride, size)
-    else if (swapped)
-        ELU_MOVES(size, size)
-    else
-        for (ptrdiff_t j = 0; j < m; j++)
-            memcpy(to + j * to_step, from + j * from_step, (size_t)from_step);
-}
+#define ELU_COPY(name, to_stride, to_next, from_stride, from_next)                                                     \
+    static inline void name(char *to, const char *from, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t step, ptrdiff_t m,    \
+                            ptrdiff_t size, int swapped) {                                                             \
+        ptrdiff_t length = n * size;                                                                                   \
+        if (step == n * stride) /* rows without a gap are one */                                                       \
+            n *= m, length *= m, m = 1;                                                                                \
+        ptrdiff_t to_step = to_next, from_step = from_next;                                                            \
+        if (stride != size || (n < ELU_COPIED && !swapped))                                                            \
+            ELU_MOVES(to_stride, from_stride)                                                                          \
+        else if (swapped)                                                                                              \
+            ELU_MOVES(size, size)                                                                                      \
+        else                                                                                                           \
+            for (ptrdiff_t j = 0; j < m; j++)                                                                          \
+                memcpy(to + j * to_step, from + j * from_step, (size_t)length);                                        \
+    }
+ELU_COPY(elu_gather, size, length, stride, step)
+ELU_COPY(elu_scatter, stride, step, size, length)
 
 #endif
