@@ -66,14 +66,11 @@ static inline uint32_t elu_perhaps_middle_f16(float y, uint32_t sign) {
 /* Whole runs, where the hardware converts float16: F16C is part of the levels v3 and v4. */
 #ifdef __F16C__
 #include <immintrin.h>
-#define ELU_F16C 1
-#else
-#define ELU_F16C 0
 #endif
 
 static inline void elu_load_f16(const uint16_t *x, float *out, ptrdiff_t n) {
     ptrdiff_t i = 0;
-#if ELU_F16C
+#ifdef __F16C__
     for (; i < n - 7; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
 #endif
@@ -83,7 +80,7 @@ static inline void elu_load_f16(const uint16_t *x, float *out, ptrdiff_t n) {
 
 static inline void elu_store_f16(const float *y, uint16_t *out, ptrdiff_t n) {
     ptrdiff_t i = 0;
-#if ELU_F16C
+#ifdef __F16C__
     for (; i < n - 7; i += 8)
         _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(y + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
