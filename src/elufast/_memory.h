@@ -26,13 +26,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-
-#if defined(MADV_FREE) && defined(MADV_HUGEPAGE)
-#define ELU_KEEPS 1
-#endif
 #endif
 
-#ifdef ELU_KEEPS
+#if defined(MADV_FREE) && defined(MADV_HUGEPAGE) /* Linux alone has the latter */
 #include <stdatomic.h>
 /* Below, malloc keeps what is freed by itself (mallopt(3), M_MMAP_THRESHOLD). */
 #define ELU_LARGE ((size_t)32 << 20)
