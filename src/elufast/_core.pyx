@@ -27,14 +27,13 @@ cdef extern from *:
     """
     #ifdef _OPENMP
     #include <omp.h>
-    #define ELU_OPENMP 1
     #else
     #define omp_get_max_threads() 1
+    #define omp_get_thread_limit() 1
     #define omp_in_parallel() 0
     #define omp_get_wtime() 0.0
-    #define ELU_OPENMP 0
     #endif
-    #if !defined(_OPENMP) || _OPENMP < 200805
+    #if defined(_OPENMP) && _OPENMP < 200805
     #include <limits.h>
     #define omp_get_thread_limit() INT_MAX
     #endif
@@ -80,7 +79,6 @@ cdef extern from *:
     int omp_get_thread_limit() nogil
     int omp_in_parallel() nogil
     double omp_get_wtime() nogil
-    const bint ELU_OPENMP
     bint elu_forked
     int elu_watch_forks()
 
@@ -189,7 +187,7 @@ cdef inline bint forked():
 
 cdef int limit():
     cdef int now = omp_get_max_threads(), most = min(elu_load_int(&team_limit), omp_get_thread_limit())
-    return min(most, now) if now < openmp_default or not ELU_OPENMP else most
+    return min(most, now) if now < openmp_default else most
 
 
 def thread_limit() -> int:
