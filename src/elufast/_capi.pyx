@@ -6,7 +6,7 @@ itself, but must not overlap one otherwise.
 from libc.stdint cimport int64_t, uint64_t
 
 from elufast._core cimport (
-    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, loops, plan, plan_scalars, run as run_plan, run_strided,
+    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, choose, loops, plan, run as run_plan, run_strided,
 )
 from elufast._elu cimport *
 
@@ -70,10 +70,14 @@ cdef void tensors(
     cdef ptrdiff_t steps[3][MAX_AXES]
     cdef char* data[OPERANDS]
     cdef const ptrdiff_t* steps_of[OPERANDS]
-    cdef int i, k
+    cdef uint64_t fp_mode
+    cdef int i, k, op
     if mode == DO_FROM_OUTPUT and alpha == 0:  # y has no y / alpha; x > 0 is all that counts
         mode = DO_BACKWARD
-    plan_scalars(&p, <Mode> mode, alpha, scale, input_scale, code)
+    fp_mode = elu_enter()
+    op = elu_prepare_scalars(alpha, scale, input_scale, <Mode> mode, code != F64, &p.s)
+    elu_leave(fp_mode)
+    choose(&p, op, code)
     data[X], data[GRAD], data[BIAS], data[OUT] = operands[0], operands[1], NULL, operands[2]
     if mode == DO_FORWARD:
         data[GRAD] = NULL

@@ -112,7 +112,6 @@ cdef inline bint at_once(const Plan* p, ndarray x, ndarray grad, ndarray out) no
     return True
 
 
-cdef void plan_scalars(Plan* p, Mode mode, double alpha, double scale, double input_scale, int code) noexcept nogil
 cdef void run(
     const Plan* p, const char* x, ptrdiff_t x_stride, const char* grad, ptrdiff_t grad_stride, char* out,
     ptrdiff_t out_stride, ptrdiff_t n,

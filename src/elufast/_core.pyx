@@ -249,14 +249,6 @@ cdef bint take_threads(int threads):
     return False
 
 
-cdef void plan_scalars(Plan* p, Mode mode, double alpha, double scale, double input_scale, int code) noexcept nogil:
-    """The same for PyTorch's three scalars."""
-    cdef uint64_t fp_mode = elu_enter()
-    cdef int op = elu_prepare_scalars(alpha, scale, input_scale, mode, code != F64, &p.s)
-    elu_leave(fp_mode)
-    choose(p, op, code)
-
-
 cdef inline ptrdiff_t room(int code) noexcept nogil:
     """Elements of a block."""
     return NUMBERS // 8 if code == F64 else NUMBERS // 4
