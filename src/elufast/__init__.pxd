@@ -26,10 +26,5 @@ cdef extern from "elufast.h" nogil:
 # n contiguous floats or doubles, at the level chosen when elufast is imported. They work in the thread that calls
 # them, without the GIL; out may be an input itself; an alpha that does not fit is a ValueError.
 from elufast._capi cimport (
-    celu_array,
-    celu_backward_array,
-    elu_array,
-    elu_backward_array,
-    selu_array,
-    selu_backward_array,
+    celu_array, celu_backward_array, elu_array, elu_backward_array, selu_array, selu_backward_array,
 )

@@ -32,25 +32,19 @@ cdef inline int celu_array(const real* x, real* out, ptrdiff_t n, double alpha) 
     return run(CELU, DO_FORWARD, NULL, x, out, n, alpha, sizeof(real))
 
 
-cdef inline int backward(
-    Family family, const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
-) except -1 nogil:
-    return run(family, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha, sizeof(real))
-
-
 cdef inline int elu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
 ) except -1 nogil:
-    return backward(ELU, grad, x, out, n, alpha, from_output)
+    return run(ELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha, sizeof(real))
 
 
 cdef inline int selu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, bint from_output
 ) except -1 nogil:
-    return backward(SELU, grad, x, out, n, 1, from_output)
+    return run(SELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, 1, sizeof(real))
 
 
 cdef inline int celu_backward_array(
     const real* grad, const real* x, real* out, ptrdiff_t n, double alpha, bint from_output
 ) except -1 nogil:
-    return backward(CELU, grad, x, out, n, alpha, from_output)
+    return run(CELU, DO_FROM_OUTPUT if from_output else DO_BACKWARD, grad, x, out, n, alpha, sizeof(real))
