@@ -91,18 +91,13 @@ MAX_THREADS = 1024
 
 
 def cpu_levels() -> tuple[str, ...]:
-    """Instruction-set levels that the CPU and the operating system support, best first.
-
-    Each asks for exactly what setup.py compiles its module with.
-    """
+    """Levels that the CPU and the system support, best first: each with exactly what setup.py compiles it for."""
     return ("v4",) * elu_v4() + ("v3",) * elu_v3() + ("base",)
 
 
 def cache_bytes(root: str = "/") -> int:
-    """Size of the last-level cache in bytes, 0 if the system does not say.
-
-    Linux's own account of it: sysconf adds up the caches of a whole AMD socket.
-    """
+    """Bytes of the last-level cache, 0 if the system does not say. Linux's own account of it: sysconf adds up the
+    caches of a whole AMD socket."""
     caches = {}
     folder = os.path.join(root, "sys/devices/system/cpu/cpu0/cache")
     for index in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -113,11 +108,9 @@ def cache_bytes(root: str = "/") -> int:
 
 
 def inherits_openmp(root: str = "/") -> bool:
-    """Whether this process is a fork that had the OpenMP library loaded before this module.
-
-    If the parent had used it, the child's first parallel region would wait for threads that it does not have. Linux
-    marks a process that has not called exec since its fork (PF_FORKNOEXEC); elsewhere the answer is False.
-    """
+    """Whether this process is a fork that had the OpenMP library loaded before this module: its first parallel region
+    would wait for threads that it does not have, if the parent had used it. Linux marks a process that has not called
+    exec since its fork (PF_FORKNOEXEC); elsewhere the answer is False."""
     flags = _read(root, "proc/self/stat").rpartition(")")[2].split()[6:7]
     return bool(flags) and int(flags[0]) & 0x40 != 0 and elu_openmp_was_loaded()
 
@@ -148,10 +141,8 @@ def _cgroup_quota(root: str = "/") -> float:
 
 
 def cpus() -> int:
-    """CPUs that this process may use: its affinity mask, rounded down to the cgroup quota, at least 1.
-
-    Where OpenMP binds threads (OMP_PROC_BIND), the main thread's mask is its own place: all places count.
-    """
+    """CPUs that this process may use: its affinity mask, rounded down to the cgroup quota, at least 1. Where OpenMP
+    binds threads (OMP_PROC_BIND), the main thread's mask is its own place: all places count."""
     count = os.cpu_count() or 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
     return max(1, int(min(max(available, min(elu_bound_cpus(), count)), _cgroup_quota())))
