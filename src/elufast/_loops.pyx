@@ -26,13 +26,15 @@ cdef extern from *:
     /* Over memory that somebody else owns: None as a slice's owner is never counted. */
     #define elu_slice(p, n) \\
         ((__Pyx_memviewslice){(struct __pyx_memoryview_obj *)Py_None, (char *)(p), {(n)}, {sizeof(*(p))}, {-1}})
-    /* size is that of a family: a constant, so that one formula is left. */
-    #define elu_forward_f32(size, x, s) ELU_PICK((size) - 1, forward, f32, x, s)
-    #define elu_forward_f64(size, x, s) ELU_PICK((size) - 1, forward, f64, x, s)
-    #define elu_moderate_f32(size, grad, x, s) ELU_PICK((size) - 1, moderate, f32, grad, x, s)
-    #define elu_moderate_f64(size, grad, x, s) ELU_PICK((size) - 1, moderate, f64, grad, x, s)
-    #define elu_backward_f32(size, grad, x, s) ELU_BACKWARD_OF((size) - 1, f32, grad, x, s)
-    #define elu_backward_f64(size, grad, x, s) ELU_BACKWARD_OF((size) - 1, f64, grad, x, s)
+    /* Of the type of x, float or double. size is that of a family: a constant, so that one formula is left. */
+    #define elu_forward(size, x, s) \\
+        _Generic((x), float: ELU_PICK((size) - 1, forward, f32, x, s), double: ELU_PICK((size) - 1, forward, f64, x, s))
+    #define elu_moderate(size, grad, x, s) \\
+        _Generic((x), float: ELU_PICK((size) - 1, moderate, f32, grad, x, s), \\
+                      double: ELU_PICK((size) - 1, moderate, f64, grad, x, s))
+    #define elu_backward(size, grad, x, s) \\
+        _Generic((x), float: ELU_BACKWARD_OF((size) - 1, f32, grad, x, s), \\
+                      double: ELU_BACKWARD_OF((size) - 1, f64, grad, x, s))
     """
     ctypedef struct elu_unit:
         pass
@@ -60,12 +62,10 @@ cdef extern from *:
     float[::1] out_f32 "elu_slice"(float* p, Py_ssize_t n) noexcept nogil
     double[::1] out_f64 "elu_slice"(double* p, Py_ssize_t n) noexcept nogil
     uint16_t[::1] out_u16 "elu_slice"(uint16_t* p, Py_ssize_t n) noexcept nogil
-    float elu_forward_f32(size_t size, float x, elu_params_t s) noexcept nogil
-    double elu_forward_f64(size_t size, double x, elu_params_t s) noexcept nogil
-    float elu_moderate_f32(size_t size, float grad, float x, elu_params_t s) noexcept nogil
-    double elu_moderate_f64(size_t size, double grad, double x, elu_params_t s) noexcept nogil
-    float elu_backward_f32(size_t size, float grad, float x, elu_params_t s) noexcept nogil
-    double elu_backward_f64(size_t size, double grad, double x, elu_params_t s) noexcept nogil
+    # Macros, which take a float as such although Cython is told of doubles.
+    double elu_forward(size_t size, double x, elu_params_t s) noexcept nogil
+    double elu_moderate(size_t size, double grad, double x, elu_params_t s) noexcept nogil
+    double elu_backward(size_t size, double grad, double x, elu_params_t s) noexcept nogil
 
 ctypedef fused real:
     float
@@ -128,16 +128,10 @@ cdef void forward(
         x, bias, out = in_f64(x_, n), in_f64(bias_, n), out_f64(out_, n)
     if bias_ != NULL:
         for i in range(n):
-            if real is float:
-                out[i] = elu_forward_f32(sizeof(family), x[i] + bias[i], s)
-            else:
-                out[i] = elu_forward_f64(sizeof(family), x[i] + bias[i], s)
+            out[i] = elu_forward(sizeof(family), x[i] + bias[i], s)
         return
     for i in range(n):
-        if real is float:
-            out[i] = elu_forward_f32(sizeof(family), x[i], s)
-        else:
-            out[i] = elu_forward_f64(sizeof(family), x[i], s)
+        out[i] = elu_forward(sizeof(family), x[i], s)
 
 
 # Where the formula has a moderate form a block of moderate elements takes that, another the one for all. It is tried
@@ -166,10 +160,7 @@ cdef void backward(
             if not look:
                 for i in range(size):
                     noted = note(noted, x[start + i], grad[start + i], low, large)
-                    if real is float:
-                        out[start + i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
-                    else:
-                        out[start + i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                    out[start + i] = elu_moderate(sizeof(slope), grad[start + i], x[start + i], s)
                 look = held_extreme(noted, low, large)
                 if look:
                     continue
@@ -179,24 +170,15 @@ cdef void backward(
                 look = held_extreme(noted, low, large)
                 if look:
                     for i in range(size):
-                        if real is float:
-                            out[start + i] = elu_backward_f32(sizeof(slope), grad[start + i], x[start + i], s)
-                        else:
-                            out[start + i] = elu_backward_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                        out[start + i] = elu_backward(sizeof(slope), grad[start + i], x[start + i], s)
                 else:
                     for i in range(size):
-                        if real is float:
-                            out[start + i] = elu_moderate_f32(sizeof(slope), grad[start + i], x[start + i], s)
-                        else:
-                            out[start + i] = elu_moderate_f64(sizeof(slope), grad[start + i], x[start + i], s)
+                        out[start + i] = elu_moderate(sizeof(slope), grad[start + i], x[start + i], s)
                 look = look or in_place
             start += size
     else:
         for i in range(n):
-            if real is float:
-                out[i] = elu_backward_f32(sizeof(slope), grad[i], x[i], s)
-            else:
-                out[i] = elu_backward_f64(sizeof(slope), grad[i], x[i], s)
+            out[i] = elu_backward(sizeof(slope), grad[i], x[i], s)
 
 
 # What goes before and after a kernel. A bias is added before backward only.
