@@ -611,8 +611,8 @@ static inline float elu_from_output_any_f32(float grad, float y, elu_params_t s)
 
 /* ---------------------------------------------------------------------------------------------- parameters, loops */
 
-typedef enum { ELUFAST_ELU, ELUFAST_SELU, ELUFAST_CELU, ELUFAST_FAMILIES } elu_family_t;
-typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT, ELU_MODES } elu_mode_t;
+typedef enum { ELUFAST_ELU, ELUFAST_SELU, ELUFAST_CELU } elu_family_t;
+typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT } elu_mode_t;
 
 /* The formulas. ELU_ANY takes every alpha, and x / alpha; ELU_EXACT is ELU_ANY, in float for a result that is rounded
  * again, in double for an alpha far from 1. A kernel's number is one of these, + ELU_BACKWARD for the derivative, which
@@ -651,7 +651,6 @@ enum {
      : (number) == ELU_CELU  ? elu_##form##_celu_##type(__VA_ARGS__)                                                   \
      : (number) == ELU_EXACT ? elu_##form##_exact_##type(__VA_ARGS__)                                                  \
                              : elu_##form##_any_##type(__VA_ARGS__))
-#define ELU_FORWARD_OF(number, type, x, s) ELU_PICK(number, forward, type, x, s)
 #define ELU_BACKWARD_OF(number, type, grad, x, s)                                                                      \
     ((number) == ELU_OUTPUT       ? elu_from_output_##type(grad, x, s)                                                 \
      : (number) == ELU_OUTPUT_ANY ? elu_from_output_any_##type(grad, x, s)                                             \
