@@ -63,7 +63,7 @@ cdef void tensors(
     int mode, int code, int axes, int unit, double alpha, double scale, double input_scale, const int64_t* shape,
     char** operands, const int64_t** strides,
 ) noexcept nogil:
-    """PyTorch's elu and elu_backward. x, grad (any where there is none) and out are of one shape, with strides of so
+    """PyTorch's elu and elu_backward. x, grad (x where there is none) and out are of one shape, with strides of so
     many units of bytes."""
     cdef Plan p
     cdef ptrdiff_t lengths[MAX_AXES]
@@ -79,8 +79,6 @@ cdef void tensors(
     elu_leave(fp_mode)
     choose(&p, op, code)
     data[X], data[GRAD], data[BIAS], data[OUT] = operands[0], operands[1], NULL, operands[2]
-    if mode == DO_FORWARD:
-        data[GRAD] = NULL
     for i in range(axes):
         lengths[i] = shape[i]
         for k in range(3):
