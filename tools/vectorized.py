@@ -82,10 +82,10 @@ def generated() -> tuple[Path, list[str], dict[Place, Loop]]:
     module = cythonized([extension("_loops_base", "_loops.pyx", [])], "cython-vectorized")[0]
     source = Path(module.sources[0])
     plain = source.with_name("vectorized.c")
-    # The kernels that the table at the end of the .pyx names, each with its types.
+    # The kernels that the table at the end of the .pyx names, each with its types; outputs' loops are in _half.h.
     wanted = {
         " ".join((kernel, *types.replace("elu_", "").split(", ")))
-        for kernel, types in re.findall(r"<elu_\w+_t> (\w+)\[([\w, ]+)\]", Path(SOURCE).read_text())
+        for kernel, types in re.findall(r"<\w+> (?!outputs)(\w+)\[([\w, ]+)\]", Path(SOURCE).read_text())
     }
     lines, loops = [], {}
     kernel, itemsize, origin = "", 0, 0
