@@ -52,7 +52,7 @@ cdef extern from "_shared.h" nogil:
     void* elu_load_pointer(void** from_) noexcept
     void elu_store_pointer(void** to, void* value) noexcept
 
-cdef elu_loops_t* loops
+cdef Loops* loops
 cdef cnp.PyArray_Descr* dtypes[CODES]  # native ones, by code: dtype_of reads them
 cdef int typenums[CODES]
 

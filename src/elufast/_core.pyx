@@ -161,7 +161,7 @@ cdef int streak = 0
 def use(level, long last_level_cache) -> None:
     """Set the loops to use, a module of ``_dispatch``, and the size from which stores stream."""
     global loops, cache_bytes
-    loops = <elu_loops_t*> PyCapsule_GetPointer(level.loops, NULL)
+    loops = <Loops*> PyCapsule_GetPointer(level.loops, NULL)
     cache_bytes = last_level_cache
 
 

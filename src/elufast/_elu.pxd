@@ -55,20 +55,6 @@ cdef extern from "_span.h" nogil:
     ctypedef void (*elu_kernel_t)(
         const void* x, const void* grad, void* out, ptrdiff_t n, const elu_params_t* s, const void* family
     ) noexcept nogil
-    ctypedef void (*elu_add_t)(const void* x, const void* bias, void* out, ptrdiff_t n) noexcept nogil
-    ctypedef void (*elu_load_t)(const void* x, void* out, ptrdiff_t n, const void* half) noexcept nogil
-    ctypedef int (*elu_store_t)(
-        const void* y, void* out, ptrdiff_t n, bint sums, bint even, bint again, const void* half
-    ) noexcept nogil
-    ctypedef struct elu_loops_t:
-        elu_kernel_t kernels[2][ELU_KERNELS]
-        elu_kernel_t outputs[2]
-        elu_add_t add[2]
-        elu_load_t load[2]
-        elu_store_t store[2]
-        float (*one_f32)(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil
-        double (*one_f64)(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil
-
     uint64_t elu_enter() noexcept
     void elu_leave(uint64_t mode) noexcept
     void elu_prefetch(const char* from_, ptrdiff_t bytes) noexcept
@@ -83,3 +69,18 @@ cdef extern from "_span.h" nogil:
         char* to, const char* from_, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t step, ptrdiff_t m, ptrdiff_t size,
         bint swapped,
     ) noexcept
+
+ctypedef void (*elu_add_t)(const void* x, const void* bias, void* out, ptrdiff_t n) noexcept nogil
+ctypedef void (*elu_load_t)(const void* x, void* out, ptrdiff_t n, const void* half) noexcept nogil
+ctypedef int (*elu_store_t)(
+    const void* y, void* out, ptrdiff_t n, bint sums, bint even, bint again, const void* half
+) noexcept nogil
+
+cdef struct Loops:  # what a level's module offers
+    elu_kernel_t kernels[2][ELU_KERNELS]  # float, double
+    elu_kernel_t outputs[2]  # from the output, of float16 and bfloat16 themselves
+    elu_add_t add[2]
+    elu_load_t load[2]  # float16, bfloat16
+    elu_store_t store[2]
+    float (*one_f32)(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil  # of one number
+    double (*one_f64)(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil

@@ -245,7 +245,7 @@ cdef void outputs(
 
 
 ctypedef elu_kernel_t Kernel
-cdef elu_loops_t table
+cdef Loops table
 # In the order of the kernels' numbers.
 table.kernels[0][:] = [
     <Kernel> forward[float, elu_unit], <Kernel> forward[float, elu_alpha], <Kernel> forward[float, elu_selu],

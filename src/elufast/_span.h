@@ -72,21 +72,9 @@ static inline void elu_prefetch(const char *from, ptrdiff_t bytes) {
         ELU_PREFETCH(from + i);
 }
 
-/* What a level's module offers; family and half are types that nobody reads: see _loops.pyx. */
+/* A kernel of _loops.pyx; family is a type that nobody reads. */
 typedef void (*elu_kernel_t)(const void *x, const void *grad, void *out, ptrdiff_t n, const elu_params_t *s,
                              const void *family);
-typedef void (*elu_add_t)(const void *x, const void *bias, void *out, ptrdiff_t n);
-typedef void (*elu_load_t)(const void *x, void *out, ptrdiff_t n, const void *half);
-typedef int (*elu_store_t)(const void *y, void *out, ptrdiff_t n, int sums, int even, int again, const void *half);
-typedef struct {
-    elu_kernel_t kernels[2][ELU_KERNELS]; /* float, double */
-    elu_kernel_t outputs[2];              /* from the output, of float16 and bfloat16 themselves */
-    elu_add_t add[2];
-    elu_load_t load[2]; /* float16, bfloat16 */
-    elu_store_t store[2];
-    float (*one_f32)(elu_family_t family, elu_mode_t mode, float grad, float x, double alpha); /* of one number */
-    double (*one_f64)(elu_family_t family, elu_mode_t mode, double grad, double x, double alpha);
-} elu_loops_t;
 
 /* Elements of any stride, alignment and byte order into one run, and back: m times n of them, a stride apart, with a step
  * from one n to the next. In one function, with the strides of both sides as arguments, rows of 12 floats took 18 % longer
