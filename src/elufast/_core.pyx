@@ -753,8 +753,7 @@ cdef ndarray placed(ndarray a, ndarray grad, int code, bint flat):
 
 cdef ndarray new(ndarray a, ndarray grad, int code, bint flat):
     """A new native array in the memory order of a, None where a has broadcast axes. flat: a is C-contiguous."""
-    cdef bint large = elements(a) * itemsize(code) >= ELU_PLACED
-    if large and memory_handler is not None and elu_default_memory():
+    if elements(a) * itemsize(code) >= ELU_PLACED and elu_default_memory():
         return placed(a, grad, code, flat)
     return ordinary(a, code, flat)
 
