@@ -185,14 +185,15 @@ cdef inline bint forked():
     return elu_forked or os.getpid() != home
 
 
-cdef int limit():
-    cdef int now = omp_get_max_threads(), most = min(elu_load_int(&team_limit), omp_get_thread_limit())
+cdef int limit(int asked):
+    cdef int now = omp_get_max_threads(), most = asked if asked else elu_load_int(&team_limit)
+    most = min(most, omp_get_thread_limit())
     return min(most, now) if now < openmp_default else most
 
 
 def thread_limit() -> int:
     """Threads a call may use: what was set, less where OpenMP was limited meanwhile (threadpoolctl), 1 after a fork."""
-    return 1 if forked() else limit()
+    return 1 if forked() else limit(0)
 
 
 cdef void judge(const Plan* p, ptrdiff_t n, double start):
@@ -230,10 +231,7 @@ cdef int team(const Plan* p, ptrdiff_t n, int asked):
         return 1
     now = omp_get_wtime()
     repaid = bytes // (share // 2 if awake(now) else share)
-    most = limit() if asked == 0 else asked
-    if asked and omp_get_max_threads() < openmp_default:
-        most = min(most, omp_get_max_threads())
-    most = <int> min(<ptrdiff_t> min(most, MAX_TEAM), repaid)
+    most = <int> min(<ptrdiff_t> min(limit(asked), MAX_TEAM), repaid)
     if most > 1 and (now < elu_load_double(&resting_until) or forked()):
         return 1
     return max(most, 1)
