@@ -151,7 +151,7 @@ cdef double rest = REST
 cdef double resting_until = 0  # shared, as these three; only hints
 
 # Threads that have just computed are awake, for OpenMP lets them spin a while: half the work repays them.
-cdef bint spins = ELU_OPENMP and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
+cdef bint spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
 cdef double SOON = 1e-4
 cdef double awake_until = 0
 cdef double last_call = 0
