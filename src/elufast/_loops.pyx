@@ -92,6 +92,7 @@ cdef enum:
     BLOCK = 4096  # bytes
     SHORT_BLOCK = 1024  # where more than NEAR is read: memory idles while a longer one is computed
     NEAR = 262144
+    GROUP = 16  # elements
 
 
 cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
@@ -146,6 +147,7 @@ cdef void backward(
     cdef Py_ssize_t i, size, start = 0, block
     cdef Noted noted
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
+    cdef real group[GROUP]
     if real is float:
         x, grad, out = in_f32(x_, n), in_f32(grad_, n), out_f32(out_, n)
     else:
@@ -177,7 +179,14 @@ cdef void backward(
                 look = look or in_place
             start += size
     else:
-        for i in range(n):
+        if slope is elu_output:  # memory is the limit: some elements are read before they are written
+            while start + GROUP <= n:
+                for i in range(GROUP):
+                    group[i] = elu_backward(sizeof(slope), grad[start + i], x[start + i], s)
+                for i in range(GROUP):
+                    out[start + i] = group[i]
+                start += GROUP
+        for i in range(start, n):
             out[i] = elu_backward(sizeof(slope), grad[i], x[i], s)
 
 
