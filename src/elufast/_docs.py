@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-_FUNCTION = """{summary}.
-
-Parameters
-----------
-{parameters}
-
-Returns
--------
-{returns}
-
-Raises
-------
-TypeError
+_SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
+_RAISES = """TypeError
     If an array has another dtype, or arrays differ in it; if an argument is of a type that it cannot have.
 ValueError
     If arrays differ in shape or what is to be written is read-only; if a bias or an alpha is not as above.
-    Nothing is written then.
-
-Notes
------
-{notes}
-
-References
-----------
-{reference}
-
-Examples
---------
-{example}
-"""
+    Nothing is written then."""
 _NEW = """ndarray or scalar
     ``out`` if given, else a new array with the memory order of x (a NumPy scalar for a scalar)."""
 _KINDS = {
     "": {
         "summary": "{title}.\n\n{formula}",
-        "parameters": "x alpha bias out num_threads",
-        "returns": _NEW,
-        "notes": """The error is at most 1.0 ulp, in half precision at most 0.501 ulp. Zeros keep their sign, NaN stays
+        "Parameters": "x alpha bias out num_threads",
+        "Returns": _NEW,
+        "Notes": """The error is at most 1.0 ulp, in half precision at most 0.501 ulp. Zeros keep their sign, NaN stays
 NaN, subnormals are not flushed.""",
     },
     "_": {
         "summary": "`{family}` in place",
-        "parameters": "x_ alpha bias num_threads",
-        "returns": "ndarray\n    x itself.",
-        "notes": "The values of `{family}`, to the bit: at most 1.0 ulp from the exact ones.",
+        "Parameters": "x_ alpha bias num_threads",
+        "Returns": "ndarray\n    x itself.",
+        "Notes": "The values of `{family}`, to the bit: at most 1.0 ulp from the exact ones.",
     },
     "_backward": {
         "summary": "Gradient of `{family}`: grad times the derivative at x.\n\n{gradient}",
-        "parameters": "grad x_backward alpha alpha_backward from_output bias out num_threads",
-        "returns": _NEW,
-        "notes": """The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp; in half precision
+        "Parameters": "grad x_backward alpha alpha_backward from_output bias out num_threads",
+        "Returns": _NEW,
+        "Notes": """The derivative's error is at most 1.0 ulp, that of the product at most 1.5 ulp; in half precision
 at most 0.501 ulp. At x = 0 it is the derivative from below. An infinite grad gives an infinite result.
 
 From the output no such bound holds: y has rounded the derivative away, to an absolute error of half an ulp of its
@@ -94,7 +70,7 @@ _FAMILIES = {
         "gradient": "``grad * alpha * exp(x)`` for x <= 0, else ``grad``",
         "from_y": "``y + alpha``",
         "domain": "; it is not rounded to x's dtype",
-        "reference": """D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and Accurate Deep Network Learning by
+        "References": """D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and Accurate Deep Network Learning by
 Exponential Linear Units (ELUs)", ICLR 2016, eq. 15 and 16.""",
     },
     "selu": {
@@ -102,7 +78,7 @@ Exponential Linear Units (ELUs)", ICLR 2016, eq. 15 and 16.""",
         "formula": "``scale * alpha * expm1(x)`` for x < 0, else ``scale * x``, with `SELU_ALPHA` and `SELU_SCALE`",
         "gradient": "``grad * scale * alpha * exp(x)`` for x <= 0, else ``grad * scale``",
         "from_y": "``y + scale * alpha``",
-        "reference": """G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-Normalizing Neural Networks",
+        "References": """G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-Normalizing Neural Networks",
 NeurIPS 2017, eq. 2 and 14.""",
     },
     "celu": {
@@ -111,7 +87,7 @@ NeurIPS 2017, eq. 2 and 14.""",
         "gradient": "``grad * exp(x / alpha)`` for x <= 0, else ``grad``",
         "from_y": "``y / alpha + 1``",
         "domain": " but 0",
-        "reference": """J. T. Barron, "Continuously Differentiable Exponential Linear Units", 2017, eq. 2.""",
+        "References": """J. T. Barron, "Continuously Differentiable Exponential Linear Units", 2017, eq. 2.""",
     },
 }
 _EXAMPLE = {
@@ -147,10 +123,12 @@ def function(name: str) -> str:
     """The docstring of a public function."""
     family, kind = name.rstrip("_").partition("_")[0], name[name.index("lu") + 2 :]
     words = _FAMILIES[family] | {"family": family}
-    texts = {key: text.format(**words) for key, text in _KINDS[kind].items()}
-    parameters = [each for each in texts["parameters"].split() if not each.startswith("alpha") or "domain" in words]
-    texts["parameters"] = "\n".join(_PARAMETERS[each].format(**words) for each in parameters)
-    return _FUNCTION.format(**words, **texts, example=_EXAMPLE[name])
+    texts = words | {"Raises": _RAISES, "Examples": _EXAMPLE[name]}
+    texts |= {key: text.format(**words) for key, text in _KINDS[kind].items()}
+    parameters = [each for each in texts["Parameters"].split() if not each.startswith("alpha") or "domain" in words]
+    texts["Parameters"] = "\n".join(_PARAMETERS[each].format(**words) for each in parameters)
+    sections = (f"\n{title}\n{'-' * len(title)}\n{texts[title]}\n" for title in _SECTIONS)
+    return f"{texts['summary']}.\n{''.join(sections)}"
 
 
 def ufunc(name: str) -> str:
