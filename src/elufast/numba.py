@@ -48,25 +48,22 @@ def _compute(typing: Any, family: Any, mode: Any, alpha: Any, x: Any, grad: Any,
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         intp = context.get_value_type(types.intp)
         byte_pointer, intp_pointer = ir.IntType(8).as_pointer(), intp.as_pointer()
-        data = cgutils.alloca_once(builder, ir.ArrayType(byte_pointer, 4))
-        strides = cgutils.alloca_once(builder, ir.ArrayType(intp_pointer, 4))
-        shape = intp_pointer(None)
-        for k, (kind, value) in enumerate(zip((x, grad, bias, out), values[3:], strict=True)):
+        shape, data, strides = intp_pointer(None), [], []
+        for kind, value in zip((x, grad, bias, out), values[3:], strict=True):
             at, steps = byte_pointer(None), intp_pointer(None)
             if isinstance(kind, types.Array):
                 array = context.make_array(kind)(context, builder, value)
                 at = builder.bitcast(array.data, byte_pointer)
-                steps = builder.bitcast(array._get_ptr_by_name("strides"), intp_pointer)
-                if k == 0:
-                    shape = builder.bitcast(array._get_ptr_by_name("shape"), intp_pointer)
+                fields = (array._get_ptr_by_name(name) for name in ("shape", "strides"))
+                shape, steps = (builder.bitcast(field, intp_pointer) for field in fields)
             elif kind != types.none:
                 slot = cgutils.alloca_once_value(builder, value)
                 at = builder.bitcast(slot, byte_pointer)
-            builder.store(at, cgutils.gep_inbounds(builder, data, 0, k))
-            builder.store(steps, cgutils.gep_inbounds(builder, strides, 0, k))
+            data.append(at)
+            strides.append(steps)
+        tables = (cgutils.alloca_once_value(builder, cgutils.pack_array(builder, table)) for table in (data, strides))
         code, axes = (ir.IntType(32)(v) for v in (_SUPPORTED.index(x if number else x.dtype), 0 if number else x.ndim))
-        first = [cgutils.gep_inbounds(builder, pointers, 0, 0) for pointers in (data, strides)]
-        given = [*values[:2], code, values[2], axes, shape, *first]
+        given = [*values[:2], code, values[2], axes, shape, *tables]
         signature = ir.FunctionType(ir.VoidType(), [value.type for value in given])
         builder.call(cgutils.get_or_insert_function(builder.module, signature, "elufast_strided"), given)
         return builder.load(slot) if number else context.get_dummy_value()
