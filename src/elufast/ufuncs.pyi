@@ -2,9 +2,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["celu", "elu", "selu"]
-__all__ += ["celu_backward", "elu_backward", "selu_backward"]
-__all__ += ["celu_from_output", "elu_from_output", "selu_from_output"]
+__all__ = ["celu", "celu_backward", "celu_from_output", "elu", "elu_backward", "elu_from_output"]
+__all__ += ["selu", "selu_backward", "selu_from_output"]
 
 elu: np.ufunc
 elu_backward: np.ufunc

@@ -56,8 +56,6 @@ cdef Function functions[9][CODES]
 cdef Loop loops[CODES]
 loops[:] = [loop, loop, loop, loop]
 cdef void* data_of[9][CODES]  # in the order in which NumPy looks for a loop that takes the operands
-cdef int ORDER[CODES]
-ORDER[:] = [F16, F32, F64, BF16]
 
 # In the place of x for an alpha that the function does not take: all bits set are a NaN in every dtype.
 cdef uint64_t nan = 0xffffffffffffffff
@@ -134,16 +132,16 @@ def learn(dtype) -> bool:
 cdef object make(int i, str name):
     """The ufunc. What it is made of lives as long as the module."""
     global numpys
-    cdef int code
+    cdef int k, code
     cdef Family family = <Family> (i // 3)
     cdef Mode mode = <Mode> (i % 3)
     inputs = (mode != DO_FORWARD) + 1
     types = bytes([TYPENUMS[c] for x in "efd" for c in x * inputs + "d" * (family != SELU) + x])
     encoded, text = name.encode(), _docs.ufunc(name).encode()
     kept.extend((types, encoded, text))
-    for code in range(CODES):
+    for k, code in enumerate((F16, F32, F64, BF16)):
         functions[i][code] = Function(family, mode, code)
-        data_of[i][code] = &functions[i][ORDER[code]]
+        data_of[i][k] = &functions[i][code]
     ufunc = PyUFunc_FromFuncAndData(loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0)
     numpys = (<UFunc*> ufunc).type_resolver
     (<UFunc*> ufunc).type_resolver = resolve
