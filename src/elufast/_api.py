@@ -25,18 +25,13 @@ _NAMES = "float16, bfloat16, float32 or float64"
 MAX_THREADS = _runtime.MAX_THREADS
 
 
-def supported(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of this dtype are computed, in whatever byte order."""
-    return dtype.type in _SUPPORTED or ufuncs.learn(dtype)
-
-
 def _only_dlpack(value: Any) -> bool:
     return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
 
 
 def _check_dtype(name: str, argument: str, value: Any, dtype: np.dtype[Any]) -> None:
-    """Raise unless the dtype, of the array that value is or becomes, is supported."""
-    if supported(dtype):
+    """Raise unless the dtype, of the array that value is or becomes, is supported, in whatever byte order."""
+    if dtype.type in _SUPPORTED or ufuncs.learn(dtype):
         return
     convert = "from_dlpack" if _only_dlpack(value) else "asarray"
     source = argument if hasattr(value, "astype") else f"np.{convert}({argument})"
