@@ -123,13 +123,10 @@ def _operand(name: str, argument: str, value: Any) -> Any:
     dtype = value.dtype if isinstance(value, types.Array) else value
     if dtype in _SUPPORTED:
         return value
+    hint = f"np.float64({argument}), or np.array({argument}, np.float64) of a sequence"
     if isinstance(value, types.Array):
-        hint = f"pass {argument}.astype(np.float32) or {argument}.astype(np.float64)"
-    elif isinstance(value, types.Number | types.Boolean):
-        hint = f"pass np.float64({argument})"
-    else:
-        hint = f"pass an array, np.array({argument}, np.float64)"
-    raise TypingError(f"{name}: {argument} has type {value}, not float32, float64 or an array of these; {hint}")
+        hint = f"{argument}.astype(np.float32) or {argument}.astype(np.float64)"
+    raise TypingError(f"{name}: {argument} has type {value}, not float32, float64 or an array of these; pass {hint}")
 
 
 def _same(name: str, a: str, x: Any, b: str, y: Any, fewer: bool = False) -> None:
