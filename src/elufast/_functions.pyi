@@ -29,16 +29,17 @@ _Like: TypeAlias = _Array[_F] | _Nested[_Array[_F]]
 _Own: TypeAlias = NDArray[_F] | _Nested[_Array[_F]]
 _Floats: TypeAlias = float | _Nested[float]
 _To: TypeAlias = np.ndarray[_S, np.dtype[_F]]
+_Doubles: TypeAlias = _To[_S, np.float64]
 _Alpha: TypeAlias = float | np.floating[Any] | np.integer[Any] | NDArray[np.floating[Any]] | _Nested[float]
 
-class _Options(TypedDict, total=False):
+class _Base(TypedDict, total=False):
     bias: NDArray[np.floating[Any]] | np.floating[Any] | _Floats | None
     num_threads: SupportsIndex | None
 
-class _New(_Options, total=False):
+class _New(_Base, total=False):
     out: None
 
-class _Gradient(_Options, total=False):
+class _Gradient(_Base, total=False):
     from_output: bool | np.bool
 
 class _Fresh(_Gradient, _New, total=False): ...
@@ -46,13 +47,9 @@ class _Fresh(_Gradient, _New, total=False): ...
 # By where the result goes: into an array; into a new NumPy scalar; into a new array, of NumPy or of x's own kind.
 class _Forward(Protocol[_A]):
     @overload
-    def __call__(
-        self, x: _Like[_F], alpha: _A = ..., *, out: _To[_S, _F], **options: Unpack[_Options]
-    ) -> _To[_S, _F]: ...
+    def __call__(self, x: _Like[_F], alpha: _A = ..., *, out: _To[_S, _F], **options: Unpack[_Base]) -> _To[_S, _F]: ...
     @overload
-    def __call__(
-        self, x: _Floats, alpha: _A = ..., *, out: _To[_S, np.float64], **options: Unpack[_Options]
-    ) -> _To[_S, np.float64]: ...
+    def __call__(self, x: _Floats, alpha: _A = ..., *, out: _Doubles[_S], **options: Unpack[_Base]) -> _Doubles[_S]: ...
     @overload
     def __call__(self, x: _F, alpha: _A = ..., **options: Unpack[_New]) -> _F: ...
     @overload
@@ -65,7 +62,7 @@ class _Forward(Protocol[_A]):
     def __call__(self, x: _Array[_F], alpha: _A = ..., **options: Unpack[_New]) -> Any: ...
 
 class _InPlace(Protocol[_A]):
-    def __call__(self, x: _Out, alpha: _A = ..., **options: Unpack[_Options]) -> _Out: ...
+    def __call__(self, x: _Out, alpha: _A = ..., **options: Unpack[_Base]) -> _Out: ...
 
 class _Backward(Protocol[_A]):
     @overload
@@ -74,8 +71,8 @@ class _Backward(Protocol[_A]):
     ) -> _To[_S, _F]: ...
     @overload
     def __call__(
-        self, grad: _Floats, x: _Floats, alpha: _A = ..., *, out: _To[_S, np.float64], **options: Unpack[_Gradient]
-    ) -> _To[_S, np.float64]: ...
+        self, grad: _Floats, x: _Floats, alpha: _A = ..., *, out: _Doubles[_S], **options: Unpack[_Gradient]
+    ) -> _Doubles[_S]: ...
     @overload
     def __call__(self, grad: _F, x: _F, alpha: _A = ..., **options: Unpack[_Fresh]) -> _F: ...
     @overload
