@@ -26,21 +26,13 @@ cdef extern from "<fenv.h>" nogil:
     const int FE_ALL_EXCEPT
     int feclearexcept(int exceptions)
 
-cdef extern from "numpy/ufuncobject.h":
-    ctypedef void (*Loop "PyUFuncGenericFunction")(
-        char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* strides, void* which
-    ) noexcept nogil
+cdef extern from "numpy/ufuncobject.h":  # what cnp.ufunc lacks
     ctypedef int (*Resolver "PyUFunc_TypeResolutionFunc *")(
         UFunc* ufunc, cnp.NPY_CASTING casting, cnp.PyArrayObject** operands, object types, cnp.PyArray_Descr** found
     ) except -1
     ctypedef struct UFunc "PyUFuncObject":
         int nargs
         Resolver type_resolver
-    object PyUFunc_FromFuncAndData(
-        Loop* loops, void** data, const char* types, int count, int nin, int nout, int identity, const char* name,
-        const char* doc, int unused,
-    )
-    int PyUFunc_RegisterLoopForType(UFunc* ufunc, int typenum, Loop loop, const int* types, void* data) except -1
 
 cnp.import_array()
 cnp.import_ufunc()
@@ -53,8 +45,9 @@ cdef struct Function:  # of one dtype
     int code
 
 cdef Function functions[9][CODES]
-cdef Loop loops[CODES]
-loops[:] = [loop, loop, loop, loop]
+cdef cnp.PyUFuncGenericFunction inner = <cnp.PyUFuncGenericFunction> loop
+cdef cnp.PyUFuncGenericFunction loops[CODES]
+loops[:] = [inner, inner, inner, inner]
 cdef void* data_of[9][CODES]  # in the order in which NumPy looks for a loop that takes the operands
 
 # In the place of x for an alpha that the function does not take: all bits set are a NaN in every dtype.
@@ -124,7 +117,7 @@ def learn(dtype) -> bool:
                     types[k] = dtype.num
                 if functions[i][0].family != SELU:
                     types[inputs - 1] = cnp.NPY_FLOAT64
-                PyUFunc_RegisterLoopForType(<UFunc*> ufunc, types[0], loop, types, &functions[i][BF16])
+                cnp.PyUFunc_RegisterLoopForType(<cnp.ufunc> ufunc, types[0], inner, types, &functions[i][BF16])
             _core.learn_bfloat16(dtype)  # last: who sees it calls these loops
     return True
 
@@ -142,7 +135,7 @@ cdef object make(int i, str name):
     for k, code in enumerate((F16, F32, F64, BF16)):
         functions[i][code] = Function(family, mode, code)
         data_of[i][k] = &functions[i][code]
-    ufunc = PyUFunc_FromFuncAndData(loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0)
+    ufunc = cnp.PyUFunc_FromFuncAndData(loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0)
     numpys = (<UFunc*> ufunc).type_resolver
     (<UFunc*> ufunc).type_resolver = resolve
     try:
