@@ -10,9 +10,6 @@ from elufast._elu cimport *
 
 from elufast import _api, _docs
 
-cdef extern from "numpy/arrayobject.h":
-    cnp.PyArray_Descr* descr "PyArray_DESCR"(ndarray a) noexcept
-
 cnp.import_array()
 
 cdef enum:
@@ -31,7 +28,7 @@ cdef inline int code_of(ndarray a) noexcept:
     """The code of its dtype, or -1."""
     cdef int code
     for code in range(CODES):
-        if descr(a) == dtype_of(code):
+        if cnp.PyArray_DESCR(a) == dtype_of(code):
             return code
     return -1
 
@@ -39,7 +36,7 @@ cdef inline int code_of(ndarray a) noexcept:
 cdef inline bint alike(ndarray a, ndarray b) noexcept:
     """Same dtype and shape, of two usual arrays."""
     cdef int i
-    if descr(a) != descr(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+    if cnp.PyArray_DESCR(a) != cnp.PyArray_DESCR(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
         return False
     for i in range(cnp.PyArray_NDIM(a)):
         if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
