@@ -3,7 +3,7 @@ straight to ``_core``, without a Python object in between; all else through ``_a
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from libc.stdlib cimport llabs
-from numpy cimport ndarray
+from numpy cimport NPY_ARRAY_ALIGNED as ALIGNED, NPY_ARRAY_C_CONTIGUOUS as C, NPY_ARRAY_WRITEABLE as WRITEABLE, ndarray
 
 from elufast._core cimport CODES, F32, F64, Plan, at_once, compute, dtype_of, elements, new, plan
 from elufast._elu cimport *
@@ -12,10 +12,6 @@ from elufast import _api, _docs
 
 cnp.import_array()
 
-cdef enum:
-    C = cnp.NPY_ARRAY_C_CONTIGUOUS
-    ALIGNED = cnp.NPY_ARRAY_ALIGNED
-    WRITEABLE = cnp.NPY_ARRAY_WRITEABLE
 cdef int most = _api.MAX_THREADS
 cdef object unusual = _api.call
 
