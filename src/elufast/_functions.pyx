@@ -90,7 +90,7 @@ cdef inline object call(
 ):
     cdef Plan p
     cdef Mode mode = DO_FROM_OUTPUT if from_output is True else DO_BACKWARD if backward else DO_FORWARD
-    cdef int asked = 0, code = -1
+    cdef int asked, code = -1
     cdef bint flat
     cdef object to = None
     if (
@@ -104,8 +104,7 @@ cdef inline object call(
         and (not backward or (usual(grad, ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
         and (bias is None or (from_output is False and fits(bias, <ndarray> x, code)))
     ):
-        if num_threads is not None:
-            asked = num_threads
+        asked = 0 if num_threads is None else <int> num_threads
         flat = cnp.PyArray_CHKFLAGS(<ndarray> x, C) and (not backward or cnp.PyArray_CHKFLAGS(<ndarray> grad, C))
         if out is None:
             to = new(<ndarray> x, <ndarray> grad, code, flat)
