@@ -83,12 +83,9 @@ def _teach_units(ufunc: Any) -> None:
 
     def dimensionless(ufunc: Any, *given: Any) -> tuple[list[Any], Any]:
         plain = units.dimensionless_unscaled
-        try:
-            return [None if unit is None else helper.helpers.get_converter(unit, plain) for unit in given], plain
-        except units.UnitsError:
-            got = ", ".join(str(unit) for unit in given if unit is not None and unit != plain)
-            raise units.UnitTypeError(
-                f"{ufunc.__name__} takes quantities without a dimension, got {got}; divide by a unit first"
-            ) from None
+        if refused := [str(unit) for unit in given if unit is not None and not unit.is_equivalent(plain)]:
+            told = f"{ufunc.__name__} takes quantities without a dimension, got {', '.join(refused)}"
+            raise units.UnitTypeError(f"{told}; divide by a unit first")
+        return [None if unit is None else helper.helpers.get_converter(unit, plain) for unit in given], plain
 
     helper.UFUNC_HELPERS.setdefault(ufunc, dimensionless)
