@@ -141,24 +141,22 @@ def _info(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _tidily() -> Iterator[None]:
     """Let signals that would end the process raise an exception, so that temporary files are removed."""
-    ours: dict[int, Any] = {}
+    ours: list[int] = []
 
     def end(number: int, _: object) -> NoReturn:
         for each in ours:  # a closing terminal sends SIGHUP twice: the second must not interrupt the tidying up
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    with contextlib.suppress(ValueError):  # threads other than the main one cannot handle signals
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"):  # not every system has all
-            number = getattr(signal, name, None)
-            # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so.
-            if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                ours[number] = signal.signal(number, end)
-    try:
+    with contextlib.ExitStack() as before:
+        with contextlib.suppress(ValueError):  # threads other than the main one cannot handle signals
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"):  # not every system has all
+                number = getattr(signal, name, None)
+                # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so.
+                if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    before.callback(signal.signal, number, signal.signal(number, end))
+                    ours.append(number)
         yield
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
 
 
 def _call(library: str, function: str, x: Any, out: Any) -> Callable[[], Any]:
