@@ -69,10 +69,8 @@ def _columns(ufunc: Any, operands: tuple[Any, ...], frames: list[Any]) -> Any:
 
 def _arrow(ufunc: Any, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """PyArrow's numbers in pandas give such; pandas itself would give NumPy's, and NaN for NA."""
-    masked = (
-        x.astype("Float32" if x.dtype == "float[pyarrow]" else "Float64") if _is_arrow(x) else x for x in operands
-    )
-    result = apply(ufunc, tuple(masked), **options)
+    own = (x.astype("Float32" if x.dtype == "float[pyarrow]" else "Float64") if _is_arrow(x) else x for x in operands)
+    result = apply(ufunc, tuple(own), **options)
     return result.astype(f"{result.dtype.name.lower()}[pyarrow]")
 
 
