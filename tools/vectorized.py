@@ -25,9 +25,9 @@ from setup import LEVELS, LOOP_FLAGS, UNIX_FLAGS, cythonized, extension, levels 
 
 SKIPPED = 77
 SOURCE, HALF = "src/elufast/_loops.pyx", "src/elufast/_half.h"
-# A specialization in C: its kernel, the type of its first argument, the tag that its last one points to.
+# A kernel or a specialization in C: its name, the type of its first argument, the tag that its last one points to.
 FUNCTION = re.compile(
-    r"^static \w+ __pyx_fuse_\d(?:_\d)?__pyx_f_\w*?_loops_base_(\w+)\((\w+) const \*"
+    r"^static \w+ (?:__pyx_fuse_\d(?:_\d)?)?__pyx_f_\w*?_loops_base_(\w+)\((\w+) const \*"
     r".*?(?: elu_(\w+) const \*__pyx_v_kind)?\) \{$"
 )
 # What makes the compiler report; what it says of a loop it vectorized, and of one it did not. GCC gives the vector's
@@ -82,10 +82,11 @@ def generated() -> tuple[Path, list[str], dict[Place, Loop]]:
     module = cythonized([extension("_loops_base", "_loops.pyx", [])], "cython-vectorized")[0]
     source = Path(module.sources[0])
     plain = source.with_name("vectorized.c")
-    # The kernels that the table at the end of the .pyx names, each with its types; outputs' loops are in _half.h.
+    # The kernels that the table at the end of the .pyx names, each with its types; those of outputs have no such loops.
+    table = r"<(?:Kernel|elu_\w+_t)> (?!elu_outputs)(?:elu_)?(\w+)(?:\[([\w, ]+)\])?"
     wanted = {
-        " ".join((kernel, *types.replace("elu_", "").split(", ")))
-        for kernel, types in re.findall(r"<\w+> (?!outputs)(\w+)\[([\w, ]+)\]", Path(SOURCE).read_text())
+        " ".join((kernel, *types.replace("elu_", "").split(", "))).strip()
+        for kernel, types in re.findall(table, Path(SOURCE).read_text())
     }
     lines, loops = [], {}
     kernel, itemsize, origin = "", 0, 0
@@ -94,7 +95,7 @@ def generated() -> tuple[Path, list[str], dict[Place, Loop]]:
             origin, line = int(match[1]), ""
         elif match := FUNCTION.match(line):
             name, dtype, tag = match.groups()
-            kernel = " ".join(filter(None, (name, "" if dtype == "uint16_t" or name == "store" else dtype, tag)))
+            kernel = " ".join(filter(None, (name, "" if name.endswith("f16") else dtype, tag)))
             itemsize = 8 if dtype == "double" else 4
         elif line == "}":
             kernel = ""
@@ -103,7 +104,7 @@ def generated() -> tuple[Path, list[str], dict[Place, Loop]]:
         lines.append(line + "\n")
     for number, line in enumerate(Path(HALF).read_text().splitlines(), 1):
         if match := re.match(r"static inline void elu_(load|store)_f16\(", line):
-            kernel = f"{match[1]} float16"
+            kernel = f"{match[1]}_f16"
         elif line.lstrip().startswith("for (; i < n; i++)"):
             loops[Path(HALF).name, number] = Loop(kernel, number, 4)
     assert {loop.kernel for loop in loops.values()} == wanted != set(), "kernels of the form looked for"

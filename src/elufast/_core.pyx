@@ -270,7 +270,7 @@ cdef const char* loaded(
         data = gathered
     if code < F16 or job.plan.halves:
         return data
-    loops.load[code - F16](data, numbers, n, NULL)
+    loops.load[code - F16](data, numbers, n)
     return numbers
 
 
@@ -281,9 +281,9 @@ cdef void settle(
     cdef ptrdiff_t few
     while n > 0:
         few = min(n, <ptrdiff_t> FEW)
-        if loops.store[p.code - F16](numbers, to, few, p.sums, True, True, NULL):
+        if loops.store[p.code - F16](numbers, to, few, p.sums, True, True):
             p.exact(x, second, numbers, few, &p.s, NULL)
-            loops.store[p.code - F16](numbers, to, few, p.sums, True, True, NULL)
+            loops.store[p.code - F16](numbers, to, few, p.sums, True, True)
         x, numbers, to, n = x + 4 * few, numbers + 4 * few, to + 2 * few, n - few
         if second != NULL:
             second += 4 * few
@@ -313,9 +313,7 @@ cdef void block(
     else:
         p.kernel(x, second, numbers, n, &p.s, NULL)
         # What is not to be settled, and sums, may be the middle of two halves.
-        if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or job.biased, False, NULL) and (
-            p.exact != NULL
-        ):
+        if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or job.biased, False) and p.exact != NULL:
             settle(p, x, second, numbers, to, n)
     if stream:
         elu_stream(out, to, n * size)

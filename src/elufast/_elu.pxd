@@ -36,10 +36,8 @@ cdef extern from "_elu.h" nogil:
 cdef extern from "_half.h" nogil:
     void elu_load_f16(const uint16_t* x, float* out, ptrdiff_t n) noexcept
     void elu_store_f16(const float* y, uint16_t* out, ptrdiff_t n) noexcept
-    void elu_outputs_f16(
-        const uint16_t* y, const uint16_t* grad, uint16_t* out, ptrdiff_t n, elu_params_t s) noexcept
-    void elu_outputs_bf16(
-        const uint16_t* y, const uint16_t* grad, uint16_t* out, ptrdiff_t n, elu_params_t s) noexcept
+    void elu_outputs_f16()  # these two are kernels
+    void elu_outputs_bf16()
     uint32_t elu_middle_f16(float y, uint32_t sign) noexcept
     uint32_t elu_perhaps_middle_f16(float y, uint32_t sign) noexcept
     float elu_from_bf16(uint16_t h) noexcept
@@ -71,10 +69,8 @@ cdef extern from "_span.h" nogil:
     ) noexcept
 
 ctypedef void (*elu_add_t)(const void* x, const void* bias, void* out, ptrdiff_t n) noexcept nogil
-ctypedef void (*elu_load_t)(const void* x, void* out, ptrdiff_t n, const void* half) noexcept nogil
-ctypedef int (*elu_store_t)(
-    const void* y, void* out, ptrdiff_t n, bint sums, bint even, bint again, const void* half
-) noexcept nogil
+ctypedef void (*elu_load_t)(const void* x, void* out, ptrdiff_t n) noexcept nogil
+ctypedef int (*elu_store_t)(const void* y, void* out, ptrdiff_t n, bint sums, bint even, bint again) noexcept nogil
 
 cdef struct Loops:  # what a level's module offers
     elu_kernel_t kernels[2][ELU_KERNELS]  # float, double

@@ -88,14 +88,16 @@ static inline void elu_store_f16(const float *y, uint16_t *out, ptrdiff_t n) {
         out[i] = elu_to_f16(y[i]);
 }
 
-/* The derivative from the output, times grad. Two bfloat16 are computed as one word: no element changes its place in a
- * register. A NaN of theirs has no bits that would be rounded. */
+/* The derivative from the output, times grad, as kernels. Two bfloat16 are computed as one word: no element changes its
+ * place in a register. A NaN of theirs has no bits that would be rounded. */
 static inline uint32_t elu_output_bf16(uint32_t grad, uint32_t y, elu_params_t s) {
     return elu_even_bf16(elu_u32(elu_from_output_f32(elu_f32(grad), elu_f32(y), s)));
 }
 
 static inline void elu_outputs_bf16(const uint16_t *y, const uint16_t *grad, uint16_t *out, ptrdiff_t n,
-                                    elu_params_t s) {
+                                    const elu_params_t *p, const void *family) {
+    elu_params_t s = *p;
+    (void)family;
     for (ptrdiff_t i = 0; i < n / 2; i++) {
         uint32_t a, b, c;
         memcpy(&a, y + 2 * i, 4);
@@ -109,7 +111,9 @@ static inline void elu_outputs_bf16(const uint16_t *y, const uint16_t *grad, uin
 }
 
 static inline void elu_outputs_f16(const uint16_t *y, const uint16_t *grad, uint16_t *out, ptrdiff_t n,
-                                   elu_params_t s) {
+                                   const elu_params_t *p, const void *family) {
+    elu_params_t s = *p;
+    (void)family;
     ptrdiff_t i = 0;
     for (; i < n - 7; i += 8) {
         float a[8], b[8];

@@ -21,8 +21,6 @@ cdef extern from *:
     ELU_TAG(elu_exact, ELU_EXACT);
     ELU_TAG(elu_output, ELU_OUTPUT);
     ELU_TAG(elu_output_any, ELU_OUTPUT_ANY);
-    ELU_TAG(elu_float16, 0);
-    ELU_TAG(elu_bfloat16, 1);
     /* Over memory that somebody else owns: None as a slice's owner is never counted. */
     #define elu_slice(p, n) \\
         ((__Pyx_memviewslice){(struct __pyx_memoryview_obj *)Py_None, (char *)(p), {(n)}, {sizeof(*(p))}, {-1}})
@@ -52,10 +50,6 @@ cdef extern from *:
         pass
     ctypedef struct elu_output_any:
         pass
-    ctypedef struct elu_float16:
-        pass
-    ctypedef struct elu_bfloat16:
-        pass
     const float[::1] in_f32 "elu_slice"(const float* p, Py_ssize_t n) noexcept nogil
     const double[::1] in_f64 "elu_slice"(const double* p, Py_ssize_t n) noexcept nogil
     const uint16_t[::1] in_u16 "elu_slice"(const uint16_t* p, Py_ssize_t n) noexcept nogil
@@ -83,10 +77,6 @@ ctypedef fused slope:
     family
     elu_output
     elu_output_any
-
-ctypedef fused half:
-    elu_float16
-    elu_bfloat16
 
 cdef enum:
     BLOCK = 4096  # bytes
@@ -204,36 +194,38 @@ cdef void add(const real* x_, const real* bias_, real* out_, Py_ssize_t n) noexc
         out[i] = x[i] + bias[i]
 
 
-cdef void load(const uint16_t* x_, float* out_, Py_ssize_t n, const half* kind) noexcept nogil:
+cdef void load_bf16(const uint16_t* x_, float* out_, Py_ssize_t n) noexcept nogil:
     cdef const uint16_t[::1] x = in_u16(x_, n)
     cdef float[::1] out = out_f32(out_, n)
     cdef Py_ssize_t i
-    if half is elu_float16:
-        elu_load_f16(x_, out_, n)
+    for i in range(n):
+        out[i] = elu_from_bf16(x[i])
+
+
+# Stores tell whether a float was the middle of two halves, and so may be on the wrong side. sums: those above 0, which
+# are sums of x and a bias or x itself, are what they should be. even: such a float is rounded to even, else up. again:
+# look closely.
+
+cdef bint store_f16(const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint even, bint again) noexcept nogil:
+    cdef const float[::1] y = in_f32(y_, n)
+    cdef Py_ssize_t i
+    cdef uint32_t middle = 0, sign = 0x80000000 if sums else 0
+    elu_store_f16(y_, out_, n)
+    if again:
+        for i in range(n):
+            middle |= elu_middle_f16(y[i], sign)
     else:
         for i in range(n):
-            out[i] = elu_from_bf16(x[i])
+            middle |= elu_perhaps_middle_f16(y[i], sign)
+    return middle != 0
 
 
-cdef bint store(
-    const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint even, bint again, const half* kind
-) noexcept nogil:
-    """Whether a float was the middle of two halves, and so may be on the wrong side. sums: those above 0, which are
-    sums of x and a bias or x itself, are what they should be. even: such a float is rounded to even, else up. again:
-    look closely."""
+cdef bint store_bf16(const float* y_, uint16_t* out_, Py_ssize_t n, bint sums, bint even, bint again) noexcept nogil:
     cdef const float[::1] y = in_f32(y_, n)
     cdef uint16_t[::1] out = out_u16(out_, n)
     cdef Py_ssize_t i
     cdef uint32_t middle = 0, sign = 0x80000000 if sums else 0
-    if half is elu_float16:
-        elu_store_f16(y_, out_, n)
-        if again:
-            for i in range(n):
-                middle |= elu_middle_f16(y[i], sign)
-        else:
-            for i in range(n):
-                middle |= elu_perhaps_middle_f16(y[i], sign)
-    elif even:
+    if even:
         for i in range(n):
             middle |= elu_middle_bf16(y[i], sign)
             out[i] = elu_to_bf16(y[i])
@@ -242,15 +234,6 @@ cdef bint store(
             middle |= elu_middle_bf16(y[i], sign)
             out[i] = elu_to_bf16_up(y[i])
     return middle != 0
-
-
-cdef void outputs(
-    const uint16_t* y, const uint16_t* grad, uint16_t* out_, Py_ssize_t n, const elu_params_t* p, const half* kind
-) noexcept nogil:
-    if half is elu_float16:
-        elu_outputs_f16(y, grad, out_, n, p[0])
-    else:
-        elu_outputs_bf16(y, grad, out_, n, p[0])
 
 
 ctypedef elu_kernel_t Kernel
@@ -270,10 +253,10 @@ table.kernels[1][:] = [
     <Kernel> backward[double, elu_celu], <Kernel> backward[double, elu_any], <Kernel> backward[double, elu_exact],
     <Kernel> backward[double, elu_output], <Kernel> backward[double, elu_output_any],
 ]
-table.outputs[:] = [<Kernel> outputs[elu_float16], <Kernel> outputs[elu_bfloat16]]
+table.outputs[:] = [<Kernel> elu_outputs_f16, <Kernel> elu_outputs_bf16]
 table.add[:] = [<elu_add_t> add[float], <elu_add_t> add[double]]
-table.load[:] = [<elu_load_t> load[elu_float16], <elu_load_t> load[elu_bfloat16]]
-table.store[:] = [<elu_store_t> store[elu_float16], <elu_store_t> store[elu_bfloat16]]
+table.load[:] = [<elu_load_t> elu_load_f16, <elu_load_t> load_bf16]
+table.store[:] = [<elu_store_t> store_f16, <elu_store_t> store_bf16]
 table.one_f32, table.one_f64 = elufast_one_f32, elufast_one_f64
 
 loops = PyCapsule_New(&table, NULL, NULL)
