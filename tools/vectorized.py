@@ -28,7 +28,7 @@ SOURCE, HALF = "src/elufast/_loops.pyx", "src/elufast/_half.h"
 # A kernel or a specialization in C: its name, the type of its first argument, the tag that its last one points to.
 FUNCTION = re.compile(
     r"^static \w+ (?:__pyx_fuse_\d(?:_\d)?)?__pyx_f_\w*?_loops_base_(\w+)\((\w+) const \*"
-    r".*?(?: elu_(\w+) const \*__pyx_v_kind)?\) \{$"
+    r".*?(?:_elu_(\w+) const \*__pyx_v_kind)?\) \{$"
 )
 # What makes the compiler report; what it says of a loop it vectorized, and of one it did not. GCC gives the vector's
 # bytes, clang its elements. GCC would compile functions that are alike, as some are at the base level, only once.

@@ -14,7 +14,8 @@ cdef extern from "_elu.h" nogil:
         DO_BACKWARD "ELU_DO_BACKWARD"
         DO_FROM_OUTPUT "ELU_DO_FROM_OUTPUT"
 
-    enum: ELU_EXACT, ELU_BACKWARD, ELU_FROM_OUTPUT, ELU_KERNELS
+    enum: ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_CELU, ELU_ANY, ELU_EXACT, ELU_OUTPUT, ELU_OUTPUT_ANY
+    enum: ELU_BACKWARD, ELU_FROM_OUTPUT, ELU_KERNELS
 
     bint elu_far_alpha(double alpha) noexcept
     bint elu_takes(Family family, Mode mode, double alpha) noexcept

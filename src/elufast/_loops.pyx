@@ -12,15 +12,6 @@ from elufast._elu cimport *
 
 cdef extern from *:
     """
-    #define ELU_TAG(name, number) typedef struct { char size[(number) + 1]; } name
-    ELU_TAG(elu_unit, ELU_UNIT);
-    ELU_TAG(elu_alpha, ELU_ALPHA);
-    ELU_TAG(elu_selu, ELU_SELU);
-    ELU_TAG(elu_celu, ELU_CELU);
-    ELU_TAG(elu_any, ELU_ANY);
-    ELU_TAG(elu_exact, ELU_EXACT);
-    ELU_TAG(elu_output, ELU_OUTPUT);
-    ELU_TAG(elu_output_any, ELU_OUTPUT_ANY);
     /* Over memory that somebody else owns: None as a slice's owner is never counted. */
     #define elu_slice(p, n) \\
         ((__Pyx_memviewslice){(struct __pyx_memoryview_obj *)Py_None, (char *)(p), {(n)}, {sizeof(*(p))}, {-1}})
@@ -34,22 +25,6 @@ cdef extern from *:
         _Generic((x), float: ELU_BACKWARD_OF((size) - 1, f32, grad, x, s), \\
                       double: ELU_BACKWARD_OF((size) - 1, f64, grad, x, s))
     """
-    ctypedef struct elu_unit:
-        pass
-    ctypedef struct elu_alpha:
-        pass
-    ctypedef struct elu_selu:
-        pass
-    ctypedef struct elu_celu:
-        pass
-    ctypedef struct elu_any:
-        pass
-    ctypedef struct elu_exact:
-        pass
-    ctypedef struct elu_output:
-        pass
-    ctypedef struct elu_output_any:
-        pass
     const float[::1] in_f32 "elu_slice"(const float* p, Py_ssize_t n) noexcept nogil
     const double[::1] in_f64 "elu_slice"(const double* p, Py_ssize_t n) noexcept nogil
     const uint16_t[::1] in_u16 "elu_slice"(const uint16_t* p, Py_ssize_t n) noexcept nogil
@@ -64,6 +39,24 @@ cdef extern from *:
 ctypedef fused real:
     float
     double
+
+cdef:  # a family is a struct of its number's size and one
+    struct elu_unit:
+        char size[ELU_UNIT + 1]
+    struct elu_alpha:
+        char size[ELU_ALPHA + 1]
+    struct elu_selu:
+        char size[ELU_SELU + 1]
+    struct elu_celu:
+        char size[ELU_CELU + 1]
+    struct elu_any:
+        char size[ELU_ANY + 1]
+    struct elu_exact:
+        char size[ELU_EXACT + 1]
+    struct elu_output:
+        char size[ELU_OUTPUT + 1]
+    struct elu_output_any:
+        char size[ELU_OUTPUT_ANY + 1]
 
 ctypedef fused family:
     elu_unit
