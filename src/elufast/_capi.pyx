@@ -3,11 +3,9 @@
 Each works in the thread that calls it, in the default floating-point mode, and needs no GIL. ``out`` may be an input
 itself, but must not overlap one otherwise.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from elufast._core cimport (
-    BIAS, F32, F64, GRAD, MAX_AXES, OPERANDS, OUT, X, Plan, choose, loops, plan, run as run_plan, run_strided,
-)
+from elufast._core cimport BIAS, F32, F64, GRAD, OPERANDS, OUT, X, Plan, choose, loops, plan, run as run_plan
 from elufast._elu cimport *
 
 from elufast import _api
@@ -23,10 +21,14 @@ cdef int run(
     Family family, Mode mode, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha, ptrdiff_t size
 ) except -1 nogil:
     cdef Plan p
+    cdef char* data[OPERANDS]
+    cdef const ptrdiff_t* steps[OPERANDS]
     if not elu_takes(family, mode, alpha):
         return refuse(family, mode, alpha)
     plan(&p, family, mode, alpha, F64 if size == sizeof(double) else F32)
-    run_plan(&p, <const char*> x, size, <const char*> grad, size, <char*> out, size, n)
+    data[X], data[GRAD], data[BIAS], data[OUT] = <char*> x, <char*> grad, NULL, <char*> out
+    steps[X] = steps[GRAD] = steps[OUT] = &size
+    run_plan(&p, 1, &n, data, steps, 1)
     return 0
 
 
@@ -56,35 +58,24 @@ cdef void strided(
     """Operands of one shape, in the order of _core.pxd, that are valid: NULL for what there is not."""
     cdef Plan p
     plan(&p, family, mode, alpha, code)
-    run_strided(&p, axes, shape, data, strides)
+    run_plan(&p, axes, shape, data, strides, 1)
 
 
 cdef void tensors(
-    int mode, int code, int axes, int unit, double alpha, double scale, double input_scale, const int64_t* shape,
-    char** operands, const int64_t** strides,
+    int mode, int code, int axes, int unit, double alpha, double scale, double input_scale, const ptrdiff_t* shape,
+    char** data, const ptrdiff_t** strides,
 ) noexcept nogil:
-    """PyTorch's elu and elu_backward. x, grad (x where there is none) and out are of one shape, with strides of so
-    many units of bytes."""
+    """PyTorch's elu and elu_backward, by the scalars that it has. Without a gradient grad is x, or NULL."""
     cdef Plan p
-    cdef ptrdiff_t lengths[MAX_AXES]
-    cdef ptrdiff_t steps[3][MAX_AXES]
-    cdef char* data[OPERANDS]
-    cdef const ptrdiff_t* steps_of[OPERANDS]
     cdef uint64_t fp_mode
-    cdef int i, k, op
+    cdef int op
     if mode == DO_FROM_OUTPUT and alpha == 0:  # y has no y / alpha; x > 0 is all that counts
         mode = DO_BACKWARD
     fp_mode = elu_enter()
     op = elu_prepare_scalars(alpha, scale, input_scale, <Mode> mode, code != F64, &p.s)
     elu_leave(fp_mode)
     choose(&p, op, code)
-    data[X], data[GRAD], data[BIAS], data[OUT] = operands[0], operands[1], NULL, operands[2]
-    for i in range(axes):
-        lengths[i] = shape[i]
-        for k in range(3):
-            steps[k][i] = unit * strides[k][i]
-    steps_of[X], steps_of[GRAD], steps_of[BIAS], steps_of[OUT] = steps[0], steps[1], NULL, steps[2]
-    run_strided(&p, axes, lengths, data, steps_of)
+    run_plan(&p, axes, shape, data, strides, unit)
 
 
 def for_torch() -> int:

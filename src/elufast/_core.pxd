@@ -113,11 +113,7 @@ cdef inline bint at_once(const Plan* p, ndarray x, ndarray grad, ndarray out) no
 
 
 cdef void run(
-    const Plan* p, const char* x, ptrdiff_t x_stride, const char* grad, ptrdiff_t grad_stride, char* out,
-    ptrdiff_t out_stride, ptrdiff_t n,
-) noexcept nogil
-cdef void run_strided(
-    const Plan* p, int axes, const ptrdiff_t* shape, char** data, const ptrdiff_t** strides
+    const Plan* p, int axes, const ptrdiff_t* shape, char** data, const ptrdiff_t** strides, ptrdiff_t unit
 ) noexcept nogil
 cdef int compute(const Plan* p, ndarray x, ndarray grad, ndarray bias, ndarray out, int asked, bint flat) except -1
 cdef ndarray new(ndarray a, ndarray grad, int code, bint flat)

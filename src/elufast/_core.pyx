@@ -657,41 +657,15 @@ cdef int compute(
 
 
 cdef void run(
-    const Plan* p, const char* x, ptrdiff_t x_stride, const char* grad, ptrdiff_t grad_stride, char* out,
-    ptrdiff_t out_stride, ptrdiff_t n,
+    const Plan* p, int axes, const ptrdiff_t* shape, char** data, const ptrdiff_t** strides, ptrdiff_t unit
 ) noexcept nogil:
-    """n native elements a stride apart, in this thread, for callers that share out arrays themselves. Without a
-    gradient grad is NULL."""
-    cdef uint64_t mode = elu_enter()
+    """Native operands of one shape, in this thread, for callers that share out arrays themselves: NULL for those that
+    there are not. Strides are in units of so many bytes."""
+    cdef uint64_t mode
     cdef Buffers buffers
-    cdef Job job
-    cdef char* data[OPERANDS]
-    cdef ptrdiff_t strides[OPERANDS]
-    cdef ptrdiff_t size = itemsize(p.code)
-    cdef int k
-    job.plan, job.biased, job.stream = p, False, False
-    data[X], data[GRAD], data[BIAS], data[OUT] = <char*> x, <char*> (grad if p.backward else x), <char*> x, out
-    strides[X], strides[GRAD], strides[BIAS], strides[OUT] = x_stride, grad_stride, 0, out_stride
-    for k in range(OPERANDS):
-        job.code[k], job.swapped[k] = p.code, False
-        job.plain[k] = (<size_t> data[k] | <size_t> strides[k]) % size == 0
-    span(&job, data, strides, n, 0, 0, &buffers)
-    elu_leave(mode)
-
-
-cdef void run_strided(
-    const Plan* p, int axes, const ptrdiff_t* shape, char** data, const ptrdiff_t** strides
-) noexcept nogil:
-    """The same for operands of one shape: NULL for those that there are not."""
     cdef Walk w
     cdef ptrdiff_t n = 1, size = itemsize(p.code), bits
     cdef int i, k, of
-    if axes == 1 and data[BIAS] == NULL:
-        run(
-            p, data[X], strides[X][0], data[GRAD], 0 if data[GRAD] == NULL else strides[GRAD][0], data[OUT],
-            strides[OUT][0], shape[0],
-        )
-        return
     w.job.plan, w.job.biased, w.job.stream = p, data[BIAS] != NULL, False
     w.axes, w.fetch_rows = axes, False
     for k in range(OPERANDS):
@@ -699,13 +673,17 @@ cdef void run_strided(
         w.data[k], w.job.code[k], w.job.swapped[k] = data[of], p.code, False
         bits = <ptrdiff_t> data[of]
         for i in range(axes):
-            w.strides[i][k] = strides[of][i]
-            bits |= strides[of][i]
-        w.job.plain[k] = bits % size == 0
+            w.strides[i][k] = unit * strides[of][i]
+            bits |= w.strides[i][k]
+        w.job.plain[k] = bits & (size - 1) == 0
     for i in range(axes):
         w.shape[i] = shape[i]
         n *= shape[i]
-    if n:
+    if axes == 1 and not w.job.biased:
+        mode = elu_enter()
+        span(&w.job, w.data, w.strides[0], n, 0, 0, &buffers)
+        elu_leave(mode)
+    elif n:
         lay_out(&w)
         walk_range(&w, 0, n)
 

@@ -16,6 +16,8 @@ using at::IntArrayRef, at::Scalar, at::Tensor, at::TensorIterator, at::TensorIte
 
 enum Mode { FORWARD, BACKWARD, FROM_OUTPUT };
 
+// The operands are x, grad, no bias, and out.
+static_assert(sizeof(int64_t) == sizeof(ptrdiff_t));
 void (*compute)(int mode, int code, int axes, int unit, double alpha, double scale, double input_scale,
                 const int64_t *shape, const void *const *data, const int64_t *const *strides);
 
@@ -74,9 +76,9 @@ Tensor &call(const Function &f, const Tensor &x, const Tensor &grad, Tensor &out
         if (how == FLAT || (how == GAPS && fresh)) {
             if (fresh)
                 out = at::detail::empty_cpu(x.sizes(), x.scalar_type());
-            const int64_t n = x.numel(), one = 1, *flat[] = {&one, &one, &one};
-            const int64_t *gaps[] = {x.strides().data(), grad.strides().data(), out.strides().data()};
-            const void *data[] = {x.const_data_ptr(), grad.const_data_ptr(), out.mutable_data_ptr()};
+            const int64_t n = x.numel(), one = 1, *flat[] = {&one, &one, nullptr, &one};
+            const int64_t *gaps[] = {x.strides().data(), grad.strides().data(), nullptr, out.strides().data()};
+            const void *data[] = {x.const_data_ptr(), grad.const_data_ptr(), nullptr, out.mutable_data_ptr()};
             compute(f.mode, code, how == FLAT ? 1 : x.dim(), x.element_size(), f.alpha, f.scale, f.input_scale,
                     how == FLAT ? &n : x.sizes().data(), data, how == FLAT ? flat : gaps);
             return out;
@@ -93,8 +95,8 @@ Tensor &call(const Function &f, const Tensor &x, const Tensor &grad, Tensor &out
         const int64_t shape[] = {n, rows}, *outer = strides + operands;
         const int of_x = operands - 1; // the others are grad, if any, and out
         const int64_t steps[3][2] = {{strides[of_x], outer[of_x]}, {strides[1], outer[1]}, {strides[0], outer[0]}};
-        const int64_t *all_steps[] = {steps[0], steps[1], steps[2]};
-        const void *all[] = {data[of_x], data[1], data[0]};
+        const int64_t *all_steps[] = {steps[0], steps[1], nullptr, steps[2]};
+        const void *all[] = {data[of_x], data[1], nullptr, data[0]};
         compute(f.mode, code, rows == 1 ? 1 : 2, 1, f.alpha, f.scale, f.input_scale, shape, all, all_steps);
     };
     if (iter.numel() <= f.alone(code))

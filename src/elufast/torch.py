@@ -205,8 +205,9 @@ def _fill(out: Tensor, x: Tensor, grad: Tensor, mode: int, *scalars: float) -> T
     lies = (out.dtype, out.shape, out.stride())
     same = [a if (a.dtype, a.shape, a.stride()) == lies else torch.empty_like(out).copy_(a) for a in (x, grad, out)]
     n, one = ctypes.c_int64(out.numel()), ctypes.c_int64(1)
-    data, strides = ((ctypes.c_void_p * 3)(*at) for at in ([a.data_ptr() for a in same], [ctypes.addressof(one)] * 3))
-    _compute(mode, _CODES[out.dtype], 1, out.element_size(), *scalars, ctypes.byref(n), data, strides)
+    operands = (ctypes.c_void_p * 4)(same[0].data_ptr(), same[1].data_ptr(), None, same[2].data_ptr())  # no bias
+    strides = (ctypes.c_void_p * 4)(*[ctypes.addressof(one)] * 4)
+    _compute(mode, _CODES[out.dtype], 1, out.element_size(), *scalars, ctypes.byref(n), operands, strides)
     return out
 
 

@@ -14,7 +14,7 @@ cimport numpy as cnp
 from libc.stdint cimport uint64_t
 from numpy cimport ndarray
 
-from elufast._core cimport BF16, CODES, F16, F32, F64, Plan, dtype_of, plan, run
+from elufast._core cimport BF16, BIAS, CODES, F16, F32, F64, GRAD, OPERANDS, OUT, X, Plan, dtype_of, plan, run
 from elufast._elu cimport *
 
 import os
@@ -60,24 +60,28 @@ cdef void loop(char** data, const cnp.npy_intp* dimensions, const cnp.npy_intp* 
     cdef int k = f.mode != DO_FORWARD  # the operand that is x
     cdef bint alphas = f.family != SELU
     cdef int out = k + alphas + 1
-    cdef ptrdiff_t n = dimensions[0], start = 0, stop, step = strides[k + 1] if alphas else 0
+    cdef ptrdiff_t n = dimensions[0], start = 0, stop, length, still = 0, step = strides[k + 1] if alphas else 0
     cdef double alpha = 1
     cdef Plan p
+    cdef char* at[OPERANDS]
+    cdef const ptrdiff_t* steps[OPERANDS]
+    at[BIAS] = NULL
+    steps[GRAD], steps[OUT] = <const ptrdiff_t*> &strides[0], <const ptrdiff_t*> &strides[out]
     while start < n:
         stop = start + 1 if step else n
         if alphas:
             alpha = (<double*> (data[k + 1] + start * step))[0]
             while stop < n and (<double*> (data[k + 1] + stop * step))[0] == alpha:
                 stop += 1
+        at[X], steps[X] = data[k] + start * strides[k], <const ptrdiff_t*> &strides[k]
+        at[GRAD], at[OUT] = data[0] + start * strides[0], data[out] + start * strides[out]  # forward grad is x
         if elu_takes(f.family, f.mode, alpha):
             plan(&p, f.family, f.mode, alpha, f.code)
-            run(
-                &p, data[k] + start * strides[k], strides[k], data[0] + start * strides[0] if k else NULL, strides[0],
-                data[out] + start * strides[out], strides[out], stop - start,
-            )
         else:
             plan(&p, ELU, DO_FORWARD, 1, f.code)
-            run(&p, <char*> &nan, 0, NULL, 0, data[out] + start * strides[out], strides[out], stop - start)
+            at[X], steps[X] = <char*> &nan, &still
+        length = stop - start
+        run(&p, 1, &length, at, steps, 1)
         start = stop
     feclearexcept(FE_ALL_EXCEPT)  # NumPy would warn of what the formulas select away at their end
 
