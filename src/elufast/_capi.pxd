@@ -9,17 +9,6 @@ cdef int run(
     Family family, Mode mode, const void* grad, const void* x, void* out, ptrdiff_t n, double alpha, ptrdiff_t size
 ) except -1 nogil
 
-# For Numba.
-cdef bint takes(Family family, Mode mode, double alpha) noexcept nogil
-cdef float number_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil
-cdef double number_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil
-cdef void strided(
-    Family family, Mode mode, int code, double alpha, int axes, const ptrdiff_t* shape, char** data,
-    const ptrdiff_t** strides,
-) noexcept nogil
-
-
-# For Cython.
 cdef inline int elu_array(const real* x, real* out, ptrdiff_t n, double alpha) except -1 nogil:
     return run(ELU, DO_FORWARD, NULL, x, out, n, alpha, sizeof(real))
 

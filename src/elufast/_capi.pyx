@@ -32,26 +32,28 @@ cdef int run(
     return 0
 
 
-cdef bint takes(Family family, Mode mode, double alpha) noexcept nogil:
+# For Numba, which finds what is `api` by its name.
+
+cdef api bint takes(Family family, Mode mode, double alpha) noexcept nogil:
     """Out of reach of a caller's -ffast-math, which would fold it."""
     return elu_takes(family, mode, alpha)
 
 
-cdef float number_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
+cdef api float number_f32(Family family, Mode mode, float grad, float x, double alpha) noexcept nogil:
     cdef uint64_t fp_mode = elu_enter()
     cdef float y = loops.one_f32(family, mode, grad, x, alpha)
     elu_leave(fp_mode)
     return y
 
 
-cdef double number_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
+cdef api double number_f64(Family family, Mode mode, double grad, double x, double alpha) noexcept nogil:
     cdef uint64_t fp_mode = elu_enter()
     cdef double y = loops.one_f64(family, mode, grad, x, alpha)
     elu_leave(fp_mode)
     return y
 
 
-cdef void strided(
+cdef api void strided(
     Family family, Mode mode, int code, double alpha, int axes, const ptrdiff_t* shape, char** data,
     const ptrdiff_t** strides,
 ) noexcept nogil:
