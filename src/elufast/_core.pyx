@@ -256,22 +256,12 @@ cdef inline char* buffer_of(const Job* job, int k, Buffers* buffers) noexcept no
     return &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
 
 
-cdef const char* loaded(
-    const Job* job, int k, const char* data, ptrdiff_t stride, ptrdiff_t n, Buffers* buffers
-) noexcept nogil:
-    """An operand's n elements as a run of floats or doubles: where they are, or in its buffer."""
-    cdef int code = job.code[k]
-    cdef ptrdiff_t size = itemsize(code)
-    cdef char* numbers = &buffers.numbers[k][0]
-    cdef char* gathered
-    if not (job.plain[k] and stride == size):
-        gathered = buffer_of(job, k, buffers)
-        elu_gather(gathered, data, stride, n, 0, 1, size, job.swapped[k])
-        data = gathered
-    if code < F16 or job.plan.halves:
+cdef inline const char* loaded(const Job* job, int k, const char* data, ptrdiff_t n, Buffers* buffers) noexcept nogil:
+    """A run of an operand as floats or doubles."""
+    if job.code[k] < F16 or job.plan.halves:
         return data
-    loops.load[code - F16](data, numbers, n)
-    return numbers
+    loops.load[job.code[k] - F16](data, &buffers.numbers[k][0], n)
+    return &buffers.numbers[k][0]
 
 
 cdef void settle(
@@ -290,24 +280,20 @@ cdef void settle(
 
 
 cdef void block(
-    const Job* job, const char* x, const char* grad, const char* bias, char* out, const ptrdiff_t* strides, ptrdiff_t n,
-    Buffers* buffers, bint stream,
+    const Job* job, const char* x, const char* grad, const char* bias, char* to, ptrdiff_t n, Buffers* buffers
 ) noexcept nogil:
-    """Load, kernel, store: n elements, which the buffers hold."""
+    """Load, kernel, store: runs of n elements, which the buffers hold."""
     cdef const Plan* p = job.plan
-    cdef ptrdiff_t size = itemsize(p.code)
-    cdef bint there = job.plain[OUT] and strides[OUT] == size and not stream
     cdef char* numbers = &buffers.numbers[OUT][0]
-    cdef char* to = out if there else buffer_of(job, OUT, buffers)
     cdef const char* second = NULL
-    x = loaded(job, X, x, strides[X], n, buffers)
+    x = loaded(job, X, x, n, buffers)
     if job.biased:
-        second = loaded(job, BIAS, bias, strides[BIAS], n, buffers)
+        second = loaded(job, BIAS, bias, n, buffers)
     if p.backward:
         if job.biased:
             loops.add[p.code == F64](x, second, &buffers.numbers[X][0], n)
             x = &buffers.numbers[X][0]
-        second = loaded(job, GRAD, grad, strides[GRAD], n, buffers)
+        second = loaded(job, GRAD, grad, n, buffers)
     if p.code < F16 or p.halves:
         p.kernel(x, second, to, n, &p.s, NULL)
     else:
@@ -315,15 +301,6 @@ cdef void block(
         # What is not to be settled, and sums, may be the middle of two halves.
         if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or job.biased, False) and p.exact != NULL:
             settle(p, x, second, numbers, to, n)
-    if stream:
-        elu_stream(out, to, n * size)
-    elif not there:
-        elu_scatter(out, to, strides[OUT], n, 0, 1, size, job.swapped[OUT])
-
-
-cdef inline bint straight(const Job* job, int k, const ptrdiff_t* strides) noexcept nogil:
-    """Whether a kernel takes the operand from where it is."""
-    return job.plain[k] and strides[k] == itemsize(job.plan.code)
 
 
 cdef inline ptrdiff_t piece(const char* out, ptrdiff_t n, ptrdiff_t most, int shift, bint* stream) noexcept nogil:
@@ -337,93 +314,36 @@ cdef inline ptrdiff_t piece(const char* out, ptrdiff_t n, ptrdiff_t most, int sh
     return size
 
 
-cdef void span(
-    const Job* job, char** data, const ptrdiff_t* strides, ptrdiff_t n, ptrdiff_t x_ahead, ptrdiff_t grad_ahead,
-    Buffers* buffers,
-) noexcept nogil:
-    """A run: n elements of each operand, a stride apart. Where an ahead is not 0 what lies so many bytes ahead of a
-    block is fetched before it."""
-    # Variables of their own: a load of two at once would wait for all streaming stores before it.
-    cdef const char* x = data[X]
-    cdef const char* grad = data[GRAD]
-    cdef const char* bias = data[BIAS]
-    cdef char* out = data[OUT]
-    cdef const Plan* p = job.plan
-    cdef int shift = 3 if p.code == F64 else 2 if p.code == F32 else 1  # as a division takes as long as a short kernel
-    cdef ptrdiff_t most = room(p.code), bytes, size
-    cdef bint stream = job.stream
-    cdef const char* second = bias if job.biased else grad if p.backward else NULL
-    cdef char* buffer = &buffers.numbers[OUT][0]
-    if stream or x_ahead or grad_ahead:
-        most = min(most, (STREAMED if stream and not p.backward else SHORT) >> shift)
-    if (
-        (p.code < F16 or p.halves) and straight(job, X, strides) and straight(job, OUT, strides)
-        and (straight(job, GRAD, strides) and not job.biased if p.backward
-             else not job.biased or straight(job, BIAS, strides))
-    ):
-        if not (stream or x_ahead or grad_ahead):
-            p.kernel(x, second, out, n, &p.s, NULL)
-            return
-        while n > 0:
-            stream = job.stream
-            size = piece(out, n, most, shift, &stream)
-            bytes = size << shift
-            if x_ahead:
-                elu_prefetch(x + x_ahead, bytes)
-            if grad_ahead:
-                elu_prefetch(second + grad_ahead, bytes)
-            p.kernel(x, second, buffer if stream else out, size, &p.s, NULL)
-            if stream:
-                elu_stream(out, buffer, bytes)
-            x, out, n = x + bytes, out + bytes, n - size
-            if second != NULL:
-                second += bytes
-        return
-    while n > 0:
-        stream = job.stream
-        size = piece(out, n, most, shift, &stream)
-        if x_ahead:
-            elu_prefetch(x + x_ahead, size << shift)
-        if grad_ahead:
-            elu_prefetch(grad + grad_ahead, size << shift)
-        block(job, x, grad, bias, out, strides, size, buffers, stream)
-        x += size * strides[X]
-        grad += size * strides[GRAD]
-        bias += size * strides[BIAS]
-        out += size * strides[OUT]
-        n -= size
-
-
 cdef inline void advance(char** data, const ptrdiff_t* strides, ptrdiff_t n) noexcept nogil:
     cdef int k
     for k in range(OPERANDS):
         data[k] += n * strides[k]
 
 
-cdef struct Batch:  # short runs, gathered until they fill a block
-    Job job
+cdef struct Batch:  # runs, gathered until they fill a block
     char* data[OPERANDS]
-    ptrdiff_t strides[OPERANDS]
     char* to[PARTS]
     ptrdiff_t shape[PARTS][2]
     const char* bias  # of the rows that its buffer holds
     ptrdiff_t filled, rows
     int parts
+    bint whole  # all operands' runs lie as a kernel takes them
+    bint stream
 
 
-cdef void begin(Batch* batch, const Job* job) noexcept nogil:
-    cdef int k
-    batch.job = job[0]
-    batch.filled = batch.parts = batch.rows = 0
-    for k in range(OPERANDS):
-        batch.job.plain[k] = True
-        batch.strides[k] = itemsize(job.code[k])
-
-
-cdef inline bint adjacent(const Walk* w, int k, ptrdiff_t n) noexcept nogil:
-    """Whether runs of n elements follow each other without a gap, as a kernel takes them."""
+cdef inline bint adjacent(const Walk* w, int k, ptrdiff_t m, ptrdiff_t n) noexcept nogil:
+    """Whether m runs of n elements are one, as a kernel takes it."""
     cdef ptrdiff_t size = itemsize(w.job.code[k])
-    return w.job.plain[k] and w.strides[w.axes - 1][k] == size and w.strides[w.axes - 2][k] == n * size
+    cdef int last = w.axes - 1
+    return w.job.plain[k] and w.strides[last][k] == size and (m == 1 or w.strides[last - 1][k] == n * size)
+
+
+cdef void begin(Batch* batch, const Walk* w) noexcept nogil:
+    cdef int k
+    batch.filled = batch.parts = batch.rows = 0
+    batch.whole, batch.stream = True, False
+    for k in range(OPERANDS):  # one that there is not is x
+        batch.whole = batch.whole and adjacent(w, k, 1, 1)
 
 
 cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
@@ -431,13 +351,12 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
     cdef const char* from_ = batch.data[OUT]
     cdef int i, last = w.axes - 1
     if batch.filled:
-        block(
-            &batch.job, batch.data[X], batch.data[GRAD], batch.data[BIAS], batch.data[OUT], batch.strides, batch.filled,
-            buffers, False,
-        )
+        block(&w.job, batch.data[X], batch.data[GRAD], batch.data[BIAS], batch.data[OUT], batch.filled, buffers)
     for i in range(batch.parts):
         m, n = batch.shape[i][0], batch.shape[i][1]
-        if batch.to[i] != from_:
+        if batch.stream:
+            elu_stream(batch.to[i], from_, n * size)
+        elif batch.to[i] != from_:
             elu_scatter(
                 batch.to[i], from_, w.strides[last][OUT], n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
                 w.job.swapped[OUT],
@@ -449,33 +368,81 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
 cdef void gather(
     Batch* batch, const Walk* w, char** start, ptrdiff_t m, ptrdiff_t n, Buffers* buffers
 ) noexcept nogil:
-    """m runs of n elements, for which there is room. Many that are adjacent are a block as they are."""
-    cdef bint many = batch.filled == 0 and m > 1 and m * n >= LONG, whole = False
+    """m runs of n elements, for which there is room. Many elements that are one run are a block as they are."""
+    cdef bint many = batch.filled == 0 and m * n >= LONG, whole = False
     cdef ptrdiff_t size, step
     cdef int k, last = w.axes - 1
     for k in range(OPERANDS):
         if (k == GRAD and not w.job.plan.backward) or (k == BIAS and not w.job.biased):
             continue
-        if many and adjacent(w, k, n):
+        if many and adjacent(w, k, m, n) and not (k == OUT and batch.stream):
             batch.data[k], whole = start[k], True
             continue
         if batch.filled == 0:
             batch.data[k] = buffer_of(&w.job, k, buffers)
         step = w.strides[last - 1][k] if m > 1 else 0
-        if k == OUT or (k == BIAS and many and step == 0 and start[k] == batch.bias and m <= batch.rows):
+        if k == OUT or (k == BIAS and many and step == 0 and m <= batch.rows and start[k] == batch.bias):
             continue
         size = itemsize(w.job.code[k])
         elu_gather(
             batch.data[k] + batch.filled * size, start[k], w.strides[last][k], n, step, m, size, w.job.swapped[k]
         )
         if k == BIAS:
-            batch.bias, batch.rows = start[k], m if batch.filled == 0 and step == 0 else 0
+            batch.bias, batch.rows = start[k], m if batch.filled == 0 and m > 1 and step == 0 else 0
     batch.to[batch.parts] = start[OUT]
     batch.shape[batch.parts][0], batch.shape[batch.parts][1] = m, n
     batch.parts += 1
     batch.filled += m * n
     if whole:
         flush(batch, w, buffers)
+
+
+cdef void span(
+    const Walk* w, char** start, ptrdiff_t n, ptrdiff_t x_ahead, ptrdiff_t grad_ahead, Batch* batch, Buffers* buffers
+) noexcept nogil:
+    """A run: n elements of each operand. Where an ahead is not 0 what lies so many bytes ahead of a block is fetched
+    before it."""
+    # Variables of their own: a load of two at once would wait for all streaming stores before it.
+    cdef char* x = start[X]
+    cdef char* grad = start[GRAD]
+    cdef char* bias = start[BIAS]
+    cdef char* out = start[OUT]
+    cdef char* to
+    cdef char* at[OPERANDS]
+    cdef const ptrdiff_t* strides = w.strides[w.axes - 1]
+    cdef const Plan* p = w.job.plan
+    cdef int shift = 3 if p.code == F64 else 2 if p.code == F32 else 1  # as a division takes as long as a short kernel
+    cdef ptrdiff_t most = room(p.code), size
+    cdef bint direct = batch.whole and (p.code < F16 or p.halves) and not (p.backward and w.job.biased)
+    if w.job.stream or x_ahead or grad_ahead:
+        most = min(most, (STREAMED if w.job.stream and not p.backward else SHORT) >> shift)
+    elif direct:
+        most = n
+    while n > 0:
+        batch.stream = w.job.stream
+        size = piece(out, n, most, shift, &batch.stream)
+        if x_ahead:
+            elu_prefetch(x + x_ahead, size << shift)
+        if grad_ahead:
+            elu_prefetch(grad + grad_ahead, size << shift)
+        if batch.whole:
+            to = buffer_of(&w.job, OUT, buffers) if batch.stream else out
+            if direct:
+                p.kernel(x, bias if w.job.biased else grad if p.backward else NULL, to, size, &p.s, NULL)
+            else:
+                block(&w.job, x, grad, bias, to, size, buffers)
+            if batch.stream:
+                elu_stream(out, to, size << shift)
+        else:
+            at[X], at[GRAD], at[BIAS], at[OUT] = x, grad, bias, out
+            gather(batch, w, at, 1, size, buffers)
+            flush(batch, w, buffers)
+        x += size * strides[X]
+        grad += size * strides[GRAD]
+        bias += size * strides[BIAS]
+        out += size * strides[OUT]
+        n -= size
+    batch.stream = False
 
 
 cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept nogil:
@@ -489,7 +456,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
     cdef ptrdiff_t grad_ahead = x_ahead if w.job.plan.backward else 0, most = room(w.job.plan.code)
     cdef int axis, last = w.axes - 1
     memcpy(data, w.data, sizeof(data))
-    begin(&batch, &w.job)
+    begin(&batch, w)
     for axis in range(last, -1, -1):
         index[axis] = rest % w.shape[axis]
         rest //= w.shape[axis]
@@ -503,7 +470,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
                 if index[last - 1] + 1 < w.shape[last - 1]:
                     x_ahead = ROWS_AHEAD * w.strides[last - 1][X]
                     grad_ahead = ROWS_AHEAD * w.strides[last - 1][GRAD] if w.job.plan.backward else 0
-            span(&w.job, data, w.strides[last], n, x_ahead, grad_ahead, &buffers)
+            span(w, data, n, x_ahead, grad_ahead, &batch, &buffers)
         else:
             if batch.filled + n > most or batch.parts == PARTS:
                 flush(&batch, w, &buffers)
@@ -663,6 +630,7 @@ cdef void run(
     there are not. Strides are in units of so many bytes."""
     cdef uint64_t mode
     cdef Buffers buffers
+    cdef Batch batch
     cdef Walk w
     cdef ptrdiff_t n = 1, size = itemsize(p.code), bits
     cdef int i, k, of
@@ -681,7 +649,8 @@ cdef void run(
         n *= shape[i]
     if axes == 1 and not w.job.biased:
         mode = elu_enter()
-        span(&w.job, w.data, w.strides[0], n, 0, 0, &buffers)
+        begin(&batch, &w)
+        span(&w, w.data, n, 0, 0, &batch, &buffers)
         elu_leave(mode)
     elif n:
         lay_out(&w)
