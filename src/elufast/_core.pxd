@@ -29,17 +29,13 @@ cdef struct Plan:  # a function of one alpha and dtype
     bint halves  # the kernel takes them as they are
     bint sums  # forward, and x > 0 is the result
 
-cdef struct Job:  # what a call's threads have in common
+cdef struct Walk:  # what a call's threads have in common
     const Plan* plan
     int code[OPERANDS]
     bint plain[OPERANDS]  # aligned and native
     bint swapped[OPERANDS]
-    bint biased, stream
-
-cdef struct Walk:
-    Job job
+    bint biased, stream, fetch_rows
     int axes
-    bint fetch_rows
     char* data[OPERANDS]
     ptrdiff_t shape[MAX_AXES]
     ptrdiff_t strides[MAX_AXES][OPERANDS]

@@ -252,21 +252,19 @@ cdef inline ptrdiff_t room(int code) noexcept nogil:
     return NUMBERS // 8 if code == F64 else NUMBERS // 4
 
 
-cdef inline char* buffer_of(const Job* job, int k, Buffers* buffers) noexcept nogil:
-    return &buffers.halves[k][0] if job.code[k] >= F16 else &buffers.numbers[k][0]
+cdef inline char* buffer_of(const Walk* w, int k, Buffers* buffers) noexcept nogil:
+    return &buffers.halves[k][0] if w.code[k] >= F16 else &buffers.numbers[k][0]
 
 
-cdef inline const char* loaded(const Job* job, int k, const char* data, ptrdiff_t n, Buffers* buffers) noexcept nogil:
+cdef inline const char* loaded(const Walk* w, int k, const char* data, ptrdiff_t n, Buffers* buffers) noexcept nogil:
     """A run of an operand as floats or doubles."""
-    if job.code[k] < F16 or job.plan.halves:
+    if w.code[k] < F16 or w.plan.halves:
         return data
-    loops.load[job.code[k] - F16](data, &buffers.numbers[k][0], n)
+    loops.load[w.code[k] - F16](data, &buffers.numbers[k][0], n)
     return &buffers.numbers[k][0]
 
 
-cdef void settle(
-    const Plan* p, const char* x, const char* second, char* numbers, char* to, ptrdiff_t n
-) noexcept nogil:
+cdef void settle(const Plan* p, const char* x, const char* second, char* numbers, char* to, ptrdiff_t n) noexcept nogil:
     """Compute again what may have been rounded to the wrong half, a few elements at a time."""
     cdef ptrdiff_t few
     while n > 0:
@@ -280,31 +278,31 @@ cdef void settle(
 
 
 cdef void block(
-    const Job* job, const char* x, const char* grad, const char* bias, char* to, ptrdiff_t n, Buffers* buffers
+    const Walk* w, const char* x, const char* grad, const char* bias, char* to, ptrdiff_t n, Buffers* buffers
 ) noexcept nogil:
     """Load, kernel, store: runs of n elements, which the buffers hold."""
-    cdef const Plan* p = job.plan
+    cdef const Plan* p = w.plan
     cdef char* numbers = &buffers.numbers[OUT][0]
     cdef const char* second = NULL
-    x = loaded(job, X, x, n, buffers)
-    if job.biased:
-        second = loaded(job, BIAS, bias, n, buffers)
+    x = loaded(w, X, x, n, buffers)
+    if w.biased:
+        second = loaded(w, BIAS, bias, n, buffers)
     if p.backward:
-        if job.biased:
+        if w.biased:
             loops.add[p.code == F64](x, second, &buffers.numbers[X][0], n)
             x = &buffers.numbers[X][0]
-        second = loaded(job, GRAD, grad, n, buffers)
+        second = loaded(w, GRAD, grad, n, buffers)
     if p.code < F16 or p.halves:
         p.kernel(x, second, to, n, &p.s, NULL)
     else:
         p.kernel(x, second, numbers, n, &p.s, NULL)
         # What is not to be settled, and sums, may be the middle of two halves.
-        if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or job.biased, False) and p.exact != NULL:
+        if loops.store[p.code - F16](numbers, to, n, p.sums, p.exact == NULL or w.biased, False) and p.exact != NULL:
             settle(p, x, second, numbers, to, n)
 
 
 cdef inline ptrdiff_t piece(const char* out, ptrdiff_t n, ptrdiff_t most, int shift, bint* stream) noexcept nogil:
-    """How many of n elements are next. Only whole cache lines stream; stream: in, the job's; out, the piece's."""
+    """How many of n elements are next. Only whole cache lines stream; stream: in, the walk's; out, the piece's."""
     cdef ptrdiff_t size = min(n, most), before = <size_t> out & 63
     if stream[0]:
         size &= -(64 >> shift)
@@ -333,9 +331,9 @@ cdef struct Batch:  # runs, gathered until they fill a block
 
 cdef inline bint adjacent(const Walk* w, int k, ptrdiff_t m, ptrdiff_t n) noexcept nogil:
     """Whether m runs of n elements are one, as a kernel takes it."""
-    cdef ptrdiff_t size = itemsize(w.job.code[k])
+    cdef ptrdiff_t size = itemsize(w.code[k])
     cdef int last = w.axes - 1
-    return w.job.plain[k] and w.strides[last][k] == size and (m == 1 or w.strides[last - 1][k] == n * size)
+    return w.plain[k] and w.strides[last][k] == size and (m == 1 or w.strides[last - 1][k] == n * size)
 
 
 cdef void begin(Batch* batch, const Walk* w) noexcept nogil:
@@ -347,11 +345,11 @@ cdef void begin(Batch* batch, const Walk* w) noexcept nogil:
 
 
 cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
-    cdef ptrdiff_t size = itemsize(w.job.plan.code), m, n
+    cdef ptrdiff_t size = itemsize(w.plan.code), m, n
     cdef const char* from_ = batch.data[OUT]
     cdef int i, last = w.axes - 1
     if batch.filled:
-        block(&w.job, batch.data[X], batch.data[GRAD], batch.data[BIAS], batch.data[OUT], batch.filled, buffers)
+        block(w, batch.data[X], batch.data[GRAD], batch.data[BIAS], batch.data[OUT], batch.filled, buffers)
     for i in range(batch.parts):
         m, n = batch.shape[i][0], batch.shape[i][1]
         if batch.stream:
@@ -359,34 +357,30 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
         elif batch.to[i] != from_:
             elu_scatter(
                 batch.to[i], from_, w.strides[last][OUT], n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
-                w.job.swapped[OUT],
+                w.swapped[OUT],
             )
         from_ += m * n * size
     batch.filled = batch.parts = 0
 
 
-cdef void gather(
-    Batch* batch, const Walk* w, char** start, ptrdiff_t m, ptrdiff_t n, Buffers* buffers
-) noexcept nogil:
+cdef void gather(Batch* batch, const Walk* w, char** start, ptrdiff_t m, ptrdiff_t n, Buffers* buffers) noexcept nogil:
     """m runs of n elements, for which there is room. Many elements that are one run are a block as they are."""
     cdef bint many = batch.filled == 0 and m * n >= LONG, whole = False
     cdef ptrdiff_t size, step
     cdef int k, last = w.axes - 1
     for k in range(OPERANDS):
-        if (k == GRAD and not w.job.plan.backward) or (k == BIAS and not w.job.biased):
+        if (k == GRAD and not w.plan.backward) or (k == BIAS and not w.biased):
             continue
         if many and adjacent(w, k, m, n) and not (k == OUT and batch.stream):
             batch.data[k], whole = start[k], True
             continue
         if batch.filled == 0:
-            batch.data[k] = buffer_of(&w.job, k, buffers)
+            batch.data[k] = buffer_of(w, k, buffers)
         step = w.strides[last - 1][k] if m > 1 else 0
         if k == OUT or (k == BIAS and many and step == 0 and m <= batch.rows and start[k] == batch.bias):
             continue
-        size = itemsize(w.job.code[k])
-        elu_gather(
-            batch.data[k] + batch.filled * size, start[k], w.strides[last][k], n, step, m, size, w.job.swapped[k]
-        )
+        size = itemsize(w.code[k])
+        elu_gather(batch.data[k] + batch.filled * size, start[k], w.strides[last][k], n, step, m, size, w.swapped[k])
         if k == BIAS:
             batch.bias, batch.rows = start[k], m if batch.filled == 0 and m > 1 and step == 0 else 0
     batch.to[batch.parts] = start[OUT]
@@ -410,27 +404,27 @@ cdef void span(
     cdef char* to
     cdef char* at[OPERANDS]
     cdef const ptrdiff_t* strides = w.strides[w.axes - 1]
-    cdef const Plan* p = w.job.plan
+    cdef const Plan* p = w.plan
     cdef int shift = 3 if p.code == F64 else 2 if p.code == F32 else 1  # as a division takes as long as a short kernel
     cdef ptrdiff_t most = room(p.code), size
-    cdef bint direct = batch.whole and (p.code < F16 or p.halves) and not (p.backward and w.job.biased)
-    if w.job.stream or x_ahead or grad_ahead:
-        most = min(most, (STREAMED if w.job.stream and not p.backward else SHORT) >> shift)
+    cdef bint direct = batch.whole and (p.code < F16 or p.halves) and not (p.backward and w.biased)
+    if w.stream or x_ahead or grad_ahead:
+        most = min(most, (STREAMED if w.stream and not p.backward else SHORT) >> shift)
     elif direct:
         most = n
     while n > 0:
-        batch.stream = w.job.stream
+        batch.stream = w.stream
         size = piece(out, n, most, shift, &batch.stream)
         if x_ahead:
             elu_prefetch(x + x_ahead, size << shift)
         if grad_ahead:
             elu_prefetch(grad + grad_ahead, size << shift)
         if batch.whole:
-            to = buffer_of(&w.job, OUT, buffers) if batch.stream else out
+            to = buffer_of(w, OUT, buffers) if batch.stream else out
             if direct:
-                p.kernel(x, bias if w.job.biased else grad if p.backward else NULL, to, size, &p.s, NULL)
+                p.kernel(x, bias if w.biased else grad if p.backward else NULL, to, size, &p.s, NULL)
             else:
-                block(&w.job, x, grad, bias, to, size, buffers)
+                block(w, x, grad, bias, to, size, buffers)
             if batch.stream:
                 elu_stream(out, to, size << shift)
         else:
@@ -452,8 +446,8 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
     cdef Batch batch
     cdef ptrdiff_t index[MAX_AXES]
     cdef char* data[OPERANDS]
-    cdef ptrdiff_t m, n, rest = start, x_ahead = AHEAD if w.job.stream else 0
-    cdef ptrdiff_t grad_ahead = x_ahead if w.job.plan.backward else 0, most = room(w.job.plan.code)
+    cdef ptrdiff_t m, n, rest = start, x_ahead = AHEAD if w.stream else 0
+    cdef ptrdiff_t grad_ahead = x_ahead if w.plan.backward else 0, most = room(w.plan.code)
     cdef int axis, last = w.axes - 1
     memcpy(data, w.data, sizeof(data))
     begin(&batch, w)
@@ -469,7 +463,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
                 x_ahead = grad_ahead = 0
                 if index[last - 1] + 1 < w.shape[last - 1]:
                     x_ahead = ROWS_AHEAD * w.strides[last - 1][X]
-                    grad_ahead = ROWS_AHEAD * w.strides[last - 1][GRAD] if w.job.plan.backward else 0
+                    grad_ahead = ROWS_AHEAD * w.strides[last - 1][GRAD] if w.plan.backward else 0
             span(w, data, n, x_ahead, grad_ahead, &batch, &buffers)
         else:
             if batch.filled + n > most or batch.parts == PARTS:
@@ -488,7 +482,7 @@ cdef void walk_range(const Walk* w, ptrdiff_t start, ptrdiff_t stop) noexcept no
             advance(data, w.strides[axis], 1)
             index[axis] += 1
     flush(&batch, w, &buffers)
-    if w.job.stream:
+    if w.stream:
         elu_stream_end()
     elu_leave(mode)
 
@@ -540,7 +534,7 @@ cdef void lay_out(Walk* w) noexcept nogil:
     if w.axes == 0:  # one element
         w.shape[0] = 1
         for k in range(OPERANDS):
-            w.strides[0][k] = itemsize(w.job.code[k])
+            w.strides[0][k] = itemsize(w.code[k])
     w.axes = j + 1
 
 
@@ -555,20 +549,18 @@ cdef int code_of(ndarray a) noexcept:
 cdef bint operand(Walk* w, int k, ndarray a) noexcept:
     """Note an operand, broadcast to the walk's axes; return whether its elements lie as a kernel takes them."""
     cdef int i, lead = w.axes - cnp.PyArray_NDIM(a)
-    w.job.code[k] = code_of(a)
-    w.job.swapped[k] = not cnp.PyArray_ISNOTSWAPPED(a)
-    w.job.plain[k] = cnp.PyArray_ISALIGNED(a) and not w.job.swapped[k]
+    w.code[k] = code_of(a)
+    w.swapped[k] = not cnp.PyArray_ISNOTSWAPPED(a)
+    w.plain[k] = cnp.PyArray_ISALIGNED(a) and not w.swapped[k]
     w.data[k] = cnp.PyArray_BYTES(a)
     for i in range(w.axes):
         w.strides[i][k] = 0
         if i >= lead and cnp.PyArray_DIM(a, i - lead) == w.shape[i]:
             w.strides[i][k] = cnp.PyArray_STRIDE(a, i - lead)
-    return w.job.plain[k]
+    return w.plain[k]
 
 
-cdef int compute(
-    const Plan* p, ndarray x, ndarray grad, ndarray bias, ndarray out, int asked, bint flat
-) except -1:
+cdef int compute(const Plan* p, ndarray x, ndarray grad, ndarray bias, ndarray out, int asked, bint flat) except -1:
     """Fill out. Without a gradient grad is x, without a bias bias is None. flat: all are plain and C-contiguous, and
     there is no bias."""
     cdef ptrdiff_t n = elements(out), each, traffic, size = itemsize(p.code)
@@ -578,8 +570,8 @@ cdef int compute(
     cdef bint rows
     if n == 0:
         return 0
-    w.job.plan = p
-    w.job.biased = bias is not None
+    w.plan = p
+    w.biased = bias is not None
     w.axes = cnp.PyArray_NDIM(out)
     for i in range(w.axes):
         w.shape[i] = cnp.PyArray_DIM(out, i)
@@ -593,10 +585,10 @@ cdef int compute(
         lay_out(&w)
     i = w.axes - 1
     for k in range(OPERANDS):
-        rows = rows and (w.strides[i][k] == itemsize(w.job.code[k]) or k == BIAS)
+        rows = rows and (w.strides[i][k] == itemsize(w.code[k]) or k == BIAS)
     traffic = n * size * (3 if p.backward else 2)
     # Past the cache, where out is none of the inputs, stores stream; of rows apart from each other the next is fetched.
-    w.job.stream = (
+    w.stream = (
         ELU_STREAM and rows and 0 < cache_bytes < traffic and w.shape[i] >= LONG
         and w.data[OUT] != w.data[X] and w.data[OUT] != w.data[GRAD]
     )
@@ -634,20 +626,20 @@ cdef void run(
     cdef Walk w
     cdef ptrdiff_t n = 1, size = itemsize(p.code), bits
     cdef int i, k, of
-    w.job.plan, w.job.biased, w.job.stream = p, data[BIAS] != NULL, False
+    w.plan, w.biased, w.stream = p, data[BIAS] != NULL, False
     w.axes, w.fetch_rows = axes, False
     for k in range(OPERANDS):
         of = k if data[k] != NULL else X
-        w.data[k], w.job.code[k], w.job.swapped[k] = data[of], p.code, False
+        w.data[k], w.code[k], w.swapped[k] = data[of], p.code, False
         bits = <ptrdiff_t> data[of]
         for i in range(axes):
             w.strides[i][k] = unit * strides[of][i]
             bits |= w.strides[i][k]
-        w.job.plain[k] = bits & (size - 1) == 0
+        w.plain[k] = bits & (size - 1) == 0
     for i in range(axes):
         w.shape[i] = shape[i]
         n *= shape[i]
-    if axes == 1 and not w.job.biased:
+    if axes == 1 and not w.biased:
         mode = elu_enter()
         begin(&batch, &w)
         span(&w, w.data, n, 0, 0, &batch, &buffers)
