@@ -152,7 +152,7 @@ def _overlaps_itself(array: Array) -> bool:
 def _clear_of(a: Array, out: Array, *, same: bool = True) -> Array:
     """`a`, or a copy of it where writing `out` could change elements not yet read. same: each is read before it is
     written where both are the same elements."""
-    alike = _core.address(a) == _core.address(out) and a.strides == out.strides and a.dtype == out.dtype
+    alike = a.ctypes.data == out.ctypes.data and a.strides == out.strides and a.dtype == out.dtype
     if same and alike and (out.flags.forc or not _overlaps_itself(out)):
         return a
     return a.copy("K") if np.may_share_memory(a, out, max_work=1) else a  # type: ignore[arg-type]

@@ -660,10 +660,6 @@ def evaluate(
     compute(&p, x, grad, bias, out, num_threads, False)
 
 
-def address(ndarray array) -> int:
-    return <size_t> cnp.PyArray_DATA(array)
-
-
 cdef inline ndarray ordinary(ndarray a, int code, bint flat):
     """`new`, in the memory that NumPy's handler gives."""
     cdef int i
