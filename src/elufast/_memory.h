@@ -49,10 +49,6 @@ static void elu_set_inputs(const void *x, const void *grad) {
 
 /* Before the data is the address of their block. */
 static void **elu_block_of(void *data) { return (void **)data - 1; }
-static size_t elu_room(void *data) {
-    char *block = *elu_block_of(data);
-    return (size_t)(block + malloc_usable_size(block) - (char *)data);
-}
 
 static void *elu_allocate(void *ctx, size_t size) {
     (void)ctx;
@@ -106,7 +102,8 @@ static void elu_release(void *ctx, void *data, size_t size) {
 }
 
 static void *elu_resize(void *ctx, void *data, size_t size) {
-    size_t had = elu_room(data);
+    char *block = *elu_block_of(data);
+    size_t had = (size_t)(block + malloc_usable_size(block) - (char *)data);
     void *moved = elu_allocate(ctx, size);
     if (moved) {
         memcpy(moved, data, had < size ? had : size);
