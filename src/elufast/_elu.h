@@ -737,11 +737,8 @@ static inline int elu_prepare(elu_family_t family, elu_mode_t mode, double alpha
             if (single &&
                 !(fabs(alpha) >= 1e-100 && fabs(alpha) <= 1e100)) /* the same floats, and x / alpha in range */
                 p.a_hi = alpha = copysign(fabs(alpha) < 1 ? 1e-100 : 1e100, alpha);
-            p.inv_hi = 1 / alpha;
-            if (fabs(p.inv_hi) <= DBL_MAX)
-                p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
-            else
-                p.inv_hi = copysign(DBL_MAX, alpha);
+            p.inv_hi = 1 / alpha; /* infinite only from the output, whose formula for such an alpha has no use for it */
+            p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
             p.low = elu_low_celu(mode, alpha) / p.inv_hi;
         }
         *s = p;
