@@ -419,12 +419,9 @@ static inline double elu_forward_alpha_f64(double x, elu_params_t s) {
 
 static inline double elu_forward_selu_f64(double x, elu_params_t s) {
     double y = elu_scaled_expm1_64(x, s.a_hi, s.a_lo);
-#if ELU_FMA
-    double up = fma(s.s_hi, x, s.s_lo * x);
-#else /* an infinite x or a zero would lose itself among the parts */
-    elu_sum_t v = {x, 0};
-    double up = ((x > 0) & (x <= DBL_MAX)) ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
-#endif
+    elu_sum_t v = {x, 0}; /* without FMA an infinite x or a zero would lose itself among the parts */
+    double parts = ((x > 0) & (x <= DBL_MAX)) ? elu_times_rounded(s.s_hi, s.s_lo, v) : x;
+    double up = ELU_FMA ? fma(s.s_hi, x, s.s_lo * x) : parts;
     return x < 0 ? y : up;
 }
 
