@@ -20,7 +20,6 @@
 
 ELU_SHARED(int, int)
 ELU_SHARED(double, double)
-typedef void *elu_pointer_t;
-ELU_SHARED(elu_pointer_t, pointer)
+ELU_SHARED(void *, pointer)
 
 #endif
