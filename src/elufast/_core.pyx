@@ -73,6 +73,8 @@ cdef extern from *:
     #else
     #define elu_can_start(threads) 1
     #endif
+
+    typedef struct { _Alignas(64) char numbers[4][1024]; _Alignas(64) char halves[4][512]; } elu_buffers_t;
     """
     bint elu_can_start(int threads) nogil
     int omp_get_max_threads() nogil
@@ -81,11 +83,6 @@ cdef extern from *:
     double omp_get_wtime() nogil
     bint elu_forked
     int elu_watch_forks()
-
-cdef extern from *:
-    """
-    typedef struct { _Alignas(64) char numbers[4][1024]; _Alignas(64) char halves[4][512]; } elu_buffers_t;
-    """
     ctypedef struct Buffers "elu_buffers_t":  # an operand each: floats or doubles; what they are converted from
         char numbers[4][1024]
         char halves[4][512]
