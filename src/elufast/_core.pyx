@@ -114,7 +114,6 @@ cdef enum:
     ROWS_AHEAD = 3  # of which one is fetched: the next one would come too late
     FORESEEN = 8192  # bytes of a row from which on the processor fetches most of it by itself
     NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
-    MAX_TEAM = 1024
     PER_THREAD = 62500  # bytes of a result that repay a thread that sleeps, times 1, 2 or 4: docs/performance.md
     STREAK = 8  # calls at once after each other, before threads are woken for the next
 
@@ -228,7 +227,7 @@ cdef int team(const Plan* p, ptrdiff_t n, int asked):
         return 1
     now = omp_get_wtime()
     repaid = bytes // (share // 2 if awake(now) else share)
-    most = <int> min(<ptrdiff_t> min(limit(asked), MAX_TEAM), repaid)
+    most = <int> min(<ptrdiff_t> limit(asked), repaid)
     if most > 1 and (now < elu_load_double(&resting_until) or forked()):
         return 1
     return max(most, 1)

@@ -149,8 +149,8 @@ def cpus() -> int:
 
 
 def default_num_threads() -> int:
-    """OMP_NUM_THREADS if it is set, else the CPUs; 1 without OpenMP."""
+    """OMP_NUM_THREADS if it is set, else the CPUs, of either as many as a call takes; 1 without OpenMP."""
     if not ELU_OPENMP:
         return 1
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(int(first), MAX_THREADS) if first.isdecimal() and int(first) else cpus()
+    return min(int(first) if first.isdecimal() and int(first) else cpus(), MAX_THREADS)
