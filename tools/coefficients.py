@@ -244,7 +244,7 @@ def constants() -> tuple[Constant, ...]:
             for function, limit in (
                 ("ELU_LOW32", mp.mpf(-40)),
                 ("elu_extreme_f32", two**-40),
-                ("elu_choose_small_f32", two**-40),
+                ("elu_small_f32", two**-40),
             )
         ),
         Constant("elu_grad_scaled_exp_f", (two**-20,), 24, "any small number"),
@@ -264,7 +264,7 @@ def constants() -> tuple[Constant, ...]:
             for function, limits in (
                 ("ELU_LOW64", (mp.mpf(-300),)),
                 ("elu_note_grad_f64", (two**-200,)),
-                ("elu_choose_f64", (two**-200,)),
+                ("elu_small_f64", (two**-200,)),
             )
         ),
         Constant("elu_exp_64", (two**-20,), 53, "any small number"),

@@ -258,16 +258,9 @@ static inline int elu_extreme_f32(uint32_t x, uint32_t grad, int large, float lo
     return ELU_FMA && (x >= elu_u32(low) || (large ? grad >= 2 * elu_u32(INFINITY) : grad > 0 - 2 * elu_u32(0x1p-40f)));
 }
 
-static inline float elu_choose_large_f32(float x, float grad, float low, float moderate, float extreme) {
-    float y = x <= low ? extreme : moderate;
-    return fabsf(grad) <= FLT_MAX ? y : extreme;
-}
-
-static inline float elu_choose_small_f32(float x, float grad, float low, float moderate, float extreme) {
-    float g = fabsf(grad), y = x <= low ? extreme : moderate;
-    g = g == 0 ? 1 : g;
-    return g < 0x1p-40f ? extreme : y;
-}
+/* Whether this grad is extreme, for one and for the others. */
+static inline int elu_large_f32(float grad) { return !(fabsf(grad) <= FLT_MAX); }
+static inline int elu_small_f32(float grad) { return (grad == 0 ? 1 : fabsf(grad)) < 0x1p-40f; }
 
 /* grad exp(r + c) 2^n, t = n + ELU_ROUND32: u + u expm1(r + c), whose sum would make -0 of u a zero above */
 static inline float elu_grad_exp_f(float grad, float t, float r, float c) {
@@ -314,15 +307,16 @@ static inline float elu_moderate_selu_f32(float grad, float x, elu_params_t s) {
 }
 
 /* For any element: the moderate formula, or the extreme one where it has to be. CELU's low is times alpha. */
-#define ELU_BACKWARD_BY_BOTH(T, name, low, times, choose, extreme)                                                     \
+#define ELU_BACKWARD_BY_BOTH(T, name, low, times, is_extreme, extreme)                                                 \
     ELU_INLINE T elu_backward_##name(T grad, T x, elu_params_t s) {                                                    \
         T moderate = elu_moderate_##name(grad, x, s), far = extreme(grad, x, s);                                       \
-        return choose(x, grad, (T)(low * times), moderate, far);                                                       \
+        T y = x <= (T)(low * times) ? far : moderate;                                                                  \
+        return is_extreme(grad) ? far : y;                                                                             \
     }
-ELU_BACKWARD_BY_BOTH(float, unit_f32, ELU_LOW32, 1, elu_choose_large_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, alpha_f32, ELU_LOW32, 1, elu_choose_small_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, selu_f32, ELU_LOW32, 1, elu_choose_small_f32, elu_backward_any_f32)
-ELU_BACKWARD_BY_BOTH(float, celu_f32, ELU_LOW32, s.a_hi, elu_choose_large_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, unit_f32, ELU_LOW32, 1, elu_large_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, alpha_f32, ELU_LOW32, 1, elu_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, selu_f32, ELU_LOW32, 1, elu_small_f32, elu_backward_any_f32)
+ELU_BACKWARD_BY_BOTH(float, celu_f32, ELU_LOW32, s.a_hi, elu_large_f32, elu_backward_any_f32)
 
 /* --------------------------------------------------------------------------------------------------- double */
 
@@ -487,11 +481,7 @@ static inline uint64_t elu_note_grad_f64(uint64_t noted, double grad) {
 }
 static inline int elu_extreme_f64(uint64_t x, uint64_t grad) { return (x | grad) != 0; }
 
-static inline double elu_choose_f64(double x, double grad, double low, double moderate, double extreme) {
-    double g = fabs(grad), y = x <= low ? extreme : moderate;
-    g = g == 0 ? 1 : g;
-    return g < 0x1p-200 ? extreme : y;
-}
+static inline int elu_small_f64(double grad) { return (grad == 0 ? 1 : fabs(grad)) < 0x1p-200; }
 
 /* exp(x + x_lo) = 2^n (e.hi + e.lo), t = n + ELU_ROUND64; lo is positive, as in elu_exp_f */
 typedef struct {
@@ -582,10 +572,10 @@ static inline double elu_moderate_celu_f64(double grad, double x, elu_params_t s
     return x > 0 ? grad : y;
 }
 
-ELU_BACKWARD_BY_BOTH(double, unit_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, alpha_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, selu_f64, ELU_LOW64, 1, elu_choose_f64, elu_far_64)
-ELU_BACKWARD_BY_BOTH(double, celu_f64, ELU_LOW64, s.a_hi, elu_choose_f64, elu_backward_any_f64)
+ELU_BACKWARD_BY_BOTH(double, unit_f64, ELU_LOW64, 1, elu_small_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, alpha_f64, ELU_LOW64, 1, elu_small_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, selu_f64, ELU_LOW64, 1, elu_small_f64, elu_far_64)
+ELU_BACKWARD_BY_BOTH(double, celu_f64, ELU_LOW64, s.a_hi, elu_small_f64, elu_backward_any_f64)
 
 /* ------------------------------------------------------------------------------- derivative from the output
  *
