@@ -249,13 +249,20 @@ static inline float elu_forward_celu_f32(float x, elu_params_t s) {
  * still takes the formula that is its own, so its neighbours do not matter.
  * As unsigned numbers the bits of x <= low (and of a negative NaN, which does no harm) are above all others, those of
  * 2 grad the larger the larger grad is, its sign shifted out, and those of -2 grad the larger the smaller it is. */
-static inline uint32_t elu_note_u32(uint32_t noted, uint32_t u) { return u > noted ? u : noted; }
-static inline uint32_t elu_note_x_f32(uint32_t noted, float x) { return elu_note_u32(noted, elu_u32(x)); }
-static inline uint32_t elu_note_grad_f32(uint32_t noted, float grad, int large) {
-    return elu_note_u32(noted, large ? 2 * elu_u32(grad) : 0 - 2 * elu_u32(grad));
+typedef struct { /* 0 for what the type does not use */
+    uint32_t x32, grad32;
+    uint64_t x64, grad64;
+} elu_noted_t;
+static inline uint32_t elu_larger(uint32_t noted, uint32_t u) { return u > noted ? u : noted; }
+static inline elu_noted_t elu_note_f32(elu_noted_t noted, float x, float grad, float low, int large) {
+    (void)low;
+    noted.x32 = elu_larger(noted.x32, elu_u32(x));
+    noted.grad32 = elu_larger(noted.grad32, large ? 2 * elu_u32(grad) : 0 - 2 * elu_u32(grad));
+    return noted;
 }
-static inline int elu_extreme_f32(uint32_t x, uint32_t grad, int large, float low) {
-    return ELU_FMA && (x >= elu_u32(low) || (large ? grad >= 2 * elu_u32(INFINITY) : grad > 0 - 2 * elu_u32(0x1p-40f)));
+static inline int elu_extreme(elu_noted_t noted, float low, int large) {
+    uint32_t most = large ? 2 * elu_u32(INFINITY) : 1 - 2 * elu_u32(0x1p-40f);
+    return (ELU_FMA && (noted.x32 >= elu_u32(low) || noted.grad32 >= most)) || (noted.x64 | noted.grad64) != 0;
 }
 
 /* Whether this grad is extreme, for one and for the others. */
@@ -472,14 +479,12 @@ static inline double elu_forward_celu_f64(double x, elu_params_t s) {
 /* As for float: moderate unless x <= low, which is -300, or 0 < |grad| < 2^-200. AVX2 has no maximum of 64-bit
  * integers; an OR of selected doubles is what compilers vectorize at every level. */
 #define ELU_LOW64 -300.
-static inline uint64_t elu_note_x_f64(uint64_t noted, double x, double low) {
-    return noted | elu_u64(x <= low ? 1.0 : 0.0);
+static inline elu_noted_t elu_note_f64(elu_noted_t noted, double x, double grad, double low, int large) {
+    (void)large;
+    noted.x64 |= elu_u64(x <= low ? 1.0 : 0.0);
+    noted.grad64 |= elu_u64(fabs(grad) < 0x1p-200 ? fabs(grad) : 0.0);
+    return noted;
 }
-static inline uint64_t elu_note_grad_f64(uint64_t noted, double grad) {
-    double g = fabs(grad);
-    return noted | elu_u64(g < 0x1p-200 ? g : 0.0);
-}
-static inline int elu_extreme_f64(uint64_t x, uint64_t grad) { return (x | grad) != 0; }
 
 static inline int elu_small_f64(double grad) { return (grad == 0 ? 1 : fabs(grad)) < 0x1p-200; }
 

@@ -25,14 +25,11 @@ cdef extern from "_elu.h" nogil:
     ) noexcept
 
     const float ELU_LOW32
-    uint32_t elu_note_x_f32(uint32_t noted, float x) noexcept
-    uint32_t elu_note_grad_f32(uint32_t noted, float grad, bint large) noexcept
-    bint elu_extreme_f32(uint32_t x, uint32_t grad, bint large, float low) noexcept
-
     const double ELU_LOW64
-    uint64_t elu_note_x_f64(uint64_t noted, double x, double low) noexcept
-    uint64_t elu_note_grad_f64(uint64_t noted, double grad) noexcept
-    bint elu_extreme_f64(uint64_t x, uint64_t grad) noexcept
+    ctypedef struct elu_noted_t:
+        uint32_t x32, grad32
+        uint64_t x64, grad64
+    bint elu_extreme(elu_noted_t noted, float low, bint large) noexcept
 
 cdef extern from "_half.h" nogil:
     void elu_load_f16(const uint16_t* x, float* out, ptrdiff_t n) noexcept

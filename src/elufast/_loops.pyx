@@ -6,7 +6,7 @@ dtypes, that the compiler vectorizes for each. ``loops`` hands them to ``_core``
 A family is a type, of the last argument, which nobody reads: so each formula becomes a function of its own.
 """
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from elufast._elu cimport *
 
@@ -24,6 +24,7 @@ cdef extern from *:
     #define elu_backward(size, grad, x, s) \\
         _Generic((x), float: ELU_BACKWARD_OF((size) - 1, f32, grad, x, s), \\
                       double: ELU_BACKWARD_OF((size) - 1, f64, grad, x, s))
+    #define elu_note(noted, x, ...) _Generic((x), float: elu_note_f32, double: elu_note_f64)(noted, x, __VA_ARGS__)
     """
     const float[::1] in_f32 "elu_slice"(const float* p, Py_ssize_t n) noexcept nogil
     const double[::1] in_f64 "elu_slice"(const double* p, Py_ssize_t n) noexcept nogil
@@ -35,6 +36,7 @@ cdef extern from *:
     double elu_forward(size_t size, double x, elu_params_t s) noexcept nogil
     double elu_moderate(size_t size, double grad, double x, elu_params_t s) noexcept nogil
     double elu_backward(size_t size, double grad, double x, elu_params_t s) noexcept nogil
+    elu_noted_t elu_note(elu_noted_t noted, double x, double grad, double low, bint large) noexcept nogil
 
 ctypedef fused real:
     float
@@ -78,25 +80,6 @@ cdef enum:
     GROUP = 16  # elements
 
 
-cdef struct Noted:  # what a block has shown: 0 for what its dtype does not use
-    uint32_t x32, grad32
-    uint64_t x64, grad64
-
-
-cdef inline bint held_extreme(Noted noted, real low, bint large) noexcept nogil:
-    return elu_extreme_f32(noted.x32, noted.grad32, large, low) or elu_extreme_f64(noted.x64, noted.grad64)
-
-
-cdef inline Noted note(Noted noted, real x, real grad, real low, bint large) noexcept nogil:
-    if real is double:
-        noted.x64 = elu_note_x_f64(noted.x64, x, low)
-        noted.grad64 = elu_note_grad_f64(noted.grad64, grad)
-    else:
-        noted.x32 = elu_note_x_f32(noted.x32, x)
-        noted.grad32 = elu_note_grad_f32(noted.grad32, grad, large)
-    return noted
-
-
 # Kernels: x and a second operand (a bias, or NULL; grad) # IN, out # OUT, of n elements; out may be an input itself.
 
 cdef void forward(
@@ -128,7 +111,7 @@ cdef void backward(
     cdef elu_params_t s = p[0]
     cdef bint large = slope is elu_unit or slope is elu_celu, in_place = out_ == x_ or out_ == grad_, look = in_place
     cdef Py_ssize_t i, size, start = 0, block
-    cdef Noted noted
+    cdef elu_noted_t noted
     cdef real low = ELU_LOW32 if real is float else ELU_LOW64
     cdef real group[GROUP]
     if real is float:
@@ -141,18 +124,18 @@ cdef void backward(
             low = <real> (low * s.a_hi)
         while start < n:
             size = min(n - start, block)
-            noted = Noted(0, 0, 0, 0)
+            noted = elu_noted_t(0, 0, 0, 0)
             if not look:
                 for i in range(size):
-                    noted = note(noted, x[start + i], grad[start + i], low, large)
+                    noted = elu_note(noted, x[start + i], grad[start + i], low, large)
                     out[start + i] = elu_moderate(sizeof(slope), grad[start + i], x[start + i], s)
-                look = held_extreme(noted, low, large)
+                look = elu_extreme(noted, low, large)
                 if look:
                     continue
             else:
                 for i in range(size):
-                    noted = note(noted, x[start + i], grad[start + i], low, large)
-                look = held_extreme(noted, low, large)
+                    noted = elu_note(noted, x[start + i], grad[start + i], low, large)
+                look = elu_extreme(noted, low, large)
                 if look:
                     for i in range(size):
                         out[start + i] = elu_backward(sizeof(slope), grad[start + i], x[start + i], s)
