@@ -4,19 +4,10 @@ from numpy cimport ndarray
 
 from elufast._elu cimport *
 
-cdef enum:
-    F32
-    F64
-    F16
-    BF16
-    CODES
+cdef enum: F32, F64, F16, BF16, CODES
+cdef enum: X, GRAD, BIAS, OUT, OPERANDS
 
 cdef enum:
-    X
-    GRAD
-    BIAS
-    OUT
-    OPERANDS
     MAX_AXES = 64
     KEEP_GIL = 4096  # elements below which releasing the GIL costs more than it gives
 

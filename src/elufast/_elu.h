@@ -609,19 +609,8 @@ typedef enum { ELU_DO_FORWARD, ELU_DO_BACKWARD, ELU_DO_FROM_OUTPUT } elu_mode_t;
 /* The formulas. ELU_ANY takes every alpha, and x / alpha; ELU_EXACT is ELU_ANY, in float for a result that is rounded
  * again, in double for an alpha far from 1. A kernel's number is one of these, + ELU_BACKWARD for the derivative, which
  * has two more, from the output. */
-enum {
-    ELU_UNIT,
-    ELU_ALPHA,
-    ELU_SELU,
-    ELU_CELU,
-    ELU_ANY,
-    ELU_EXACT,
-    ELU_OUTPUT,
-    ELU_OUTPUT_ANY,
-    ELU_BACKWARD = ELU_OUTPUT,
-    ELU_FROM_OUTPUT = ELU_BACKWARD + ELU_OUTPUT,
-    ELU_KERNELS = ELU_BACKWARD + ELU_OUTPUT_ANY + 1
-};
+enum { ELU_UNIT, ELU_ALPHA, ELU_SELU, ELU_CELU, ELU_ANY, ELU_EXACT, ELU_OUTPUT, ELU_OUTPUT_ANY };
+enum { ELU_BACKWARD = ELU_OUTPUT, ELU_FROM_OUTPUT = ELU_BACKWARD + ELU_OUTPUT, ELU_KERNELS = ELU_FROM_OUTPUT + 2 };
 
 #define elu_forward_exact_f64 elu_forward_wide_f64
 #define elu_backward_exact_f64 elu_backward_wide_f64
@@ -658,7 +647,7 @@ static inline int elu_takes(elu_family_t family, elu_mode_t mode, double alpha) 
 
 static inline int elu_number(int formula, elu_mode_t mode, int ordinary) {
     if (mode == ELU_DO_FROM_OUTPUT)
-        return ELU_BACKWARD + (ordinary ? ELU_OUTPUT : ELU_OUTPUT_ANY);
+        return (int)ELU_BACKWARD + (ordinary ? ELU_OUTPUT : ELU_OUTPUT_ANY);
     return mode == ELU_DO_BACKWARD ? formula + ELU_BACKWARD : formula;
 }
 
