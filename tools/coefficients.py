@@ -286,7 +286,15 @@ def constants() -> tuple[Constant, ...]:
             53,
             "alpha and its inverse are normal, as a float and as a double, with some room",
         ),
-        Constant("elu_prepare", 2 * (rounded(mp.mpf("1e12"), 53),), 53, "2^-40 times its inverse is normal as a float"),
+        Constant("elu_prepare", (rounded(mp.mpf("1e12"), 53),), 53, "2^-40 times its inverse is normal as a float"),
+        Constant(
+            "elu_prepare",
+            tuple(map(mp.mpf, (52, 1023, 1000, 1000, -1022, -1022, 1023))),
+            0,
+            "bits and bias of a double; 2^shift and its inverse are normal",
+        ),
+        Constant("elu_prepare", (mp.mpf(-64), mp.mpf(-1530)), 0, "as elu_low_celu"),
+        Constant("elu_prepare", (rounded(mp.mpf("1e12"), 53),), 53, "of CELU too"),
         Constant(
             "elu_prepare",
             2 * (between(two**153, rounded(mp.mpf("1e100"), 53), two ** (1024 - 128)),),
@@ -304,7 +312,6 @@ def constants() -> tuple[Constant, ...]:
             0,
             "as elu_expm1_64 and elu_far_64; alpha expm1 is infinite; any grad 2^n is infinite",
         ),
-        Constant("elu_prepare_wide", (mp.mpf(-64), mp.mpf(-1530), mp.mpf(1023)), 0, "as elu_low_celu; the bias"),
         Constant(
             "elu_prepare_scalars",
             (two**-24 * mp.mpf(17) / 16, two**-50, between(1025 * LN2, 1418, 2 * highest), mp.mpf(-64), mp.mpf(-1530)),
@@ -313,12 +320,6 @@ def constants() -> tuple[Constant, ...]:
         ),
         Constant(
             "elu_far_alpha", (mp.mpf(52), mp.mpf(1023), mp.mpf(900), mp.mpf(1023), mp.mpf(100)), 0, "room at the ends"
-        ),
-        Constant(
-            "elu_split_alpha",
-            tuple(map(mp.mpf, (52, 1023, 1000, 1000, -1022, -1022, 1023))),
-            0,
-            "bits and bias of a double; 2^shift and its inverse are normal",
         ),
         Constant("elu_nonzero", (mp.mpf(63),), 0, "the sign bit"),
         Constant("elu_odd", 2 * (mp.mpf(63),), 0, "the sign bit"),

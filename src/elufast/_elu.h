@@ -657,15 +657,6 @@ static inline int elu_far_alpha(double alpha) {
     return exponent < 1023 - 900 || exponent >= 1023 + 100;
 }
 
-/* alpha = p->slope 2^(p->shift): slope is 1 to 2, but less for a subnormal and more from 2^1001 on, where 2^shift times
- * another power of 2 would overflow. */
-static inline void elu_split_alpha(double alpha, elu_params_t *p) {
-    int e = (int)(elu_u64(alpha) >> 52 & 0x7ff) - 1023;
-    e = e > 1000 ? 1000 : e < -1022 ? -1022 : e;
-    p->slope = alpha * elu_f64((uint64_t)(1023 - e) << 52);
-    p->shift = e;
-}
-
 /* x / alpha beyond which CELU's results are decided: alpha expm1 has overflowed, grad times the derivative too. */
 static inline double elu_low_celu(elu_mode_t mode, double alpha) {
     if (alpha > 0)
@@ -673,58 +664,41 @@ static inline double elu_low_celu(elu_mode_t mode, double alpha) {
     return mode == ELU_DO_FORWARD ? 712 - log(-alpha) : 1500;
 }
 
-/* The parameters of double where alpha is far from 1. */
-static inline int elu_prepare_wide(elu_family_t family, elu_mode_t mode, double alpha, elu_params_t *p) {
-    double slope = p->slope;
-    elu_split_alpha(alpha, p);
-    p->a_hi = p->slope;
-    p->low = mode == ELU_DO_FORWARD ? -64 : -1530 - p->shift * ELU_LN2;
-    if (family == ELUFAST_CELU) {
-        p->inv_hi = 1 / p->a_hi;
-        p->inv_lo = fma(-p->a_hi, p->inv_hi, 1) / p->a_hi;
-        p->down = elu_f64((uint64_t)(1023 - (int)p->shift) << 52);
-        p->low = elu_low_celu(mode, alpha) / p->inv_hi;
-        if (mode == ELU_DO_BACKWARD)
-            p->shift = 0;
-    }
-    if (family == ELUFAST_CELU || mode == ELU_DO_FORWARD)
-        p->slope = slope;
-    return ELU_EXACT;
-}
-
 /* Fills in the parameters for an alpha that elu_takes (SELU looks at none) and returns the kernel's number. */
 static inline int elu_prepare(elu_family_t family, elu_mode_t mode, double alpha, int single, elu_params_t *s) {
-    int op = ELU_SELU;
-    double largest = single ? 1e37 : 1e300;
-    int ordinary = family == ELUFAST_SELU || (fabs(alpha) >= 1 / largest && fabs(alpha) <= largest);
     if (family == ELUFAST_SELU) {
         *s = ELU_SELU_PARAMS;
-    } else {
-        elu_params_t p = {alpha, 0, 1, 0, 1, 0, 0, alpha, 0, 1};
-        op = alpha == 1 ? ELU_UNIT : ELU_ALPHA;
-        /* Beyond, the parts of a float's products are not normal numbers. */
-        if (single && op == ELU_ALPHA && !(fabs(alpha) >= 1e-12 && fabs(alpha) <= 1e12))
-            op = ELU_ANY;
-        int wide = elu_far_alpha(alpha) && mode != ELU_DO_FROM_OUTPUT;
-        if (family == ELUFAST_CELU)
-            p.slope = 1;
-        if (wide && !single) {
-            op = elu_prepare_wide(family, mode, alpha, &p);
-        } else if (wide && family == ELUFAST_ELU) {
-            if (mode == ELU_DO_BACKWARD && fabs(alpha) > 1)
-                elu_split_alpha(alpha, &p);
-        } else if (family == ELUFAST_CELU && op != ELU_UNIT) {
-            op = alpha >= 1e-12 && alpha <= 1e12 ? ELU_CELU : ELU_ANY;
-            if (single &&
-                !(fabs(alpha) >= 1e-100 && fabs(alpha) <= 1e100)) /* the same floats, and x / alpha in range */
-                p.a_hi = alpha = copysign(fabs(alpha) < 1 ? 1e-100 : 1e100, alpha);
-            p.inv_hi = 1 / alpha; /* infinite only from the output, whose formula for such an alpha has no use for it */
-            p.inv_lo = fma(-alpha, p.inv_hi, 1) / alpha;
-            p.low = elu_low_celu(mode, alpha) / p.inv_hi;
-        }
-        *s = p;
+        return elu_number(ELU_SELU, mode, 1);
     }
-    return elu_number(op, mode, ordinary);
+    double largest = single ? 1e37 : 1e300;
+    int celu = family == ELUFAST_CELU, steep = !celu && mode == ELU_DO_BACKWARD, op = alpha == 1 ? ELU_UNIT : ELU_ALPHA;
+    elu_params_t p = {alpha, 0, 1, 0, 1, 0, 0, celu ? 1 : alpha, 0, 1};
+    /* Beyond, the parts of a float's products are not normal numbers. */
+    if (single && op == ELU_ALPHA && !(fabs(alpha) >= 1e-12 && fabs(alpha) <= 1e12))
+        op = ELU_ANY;
+    if (elu_far_alpha(alpha) && mode != ELU_DO_FROM_OUTPUT && (!single || (steep && fabs(alpha) > 1))) {
+        /* alpha = a_hi 2^e: a_hi is 1 to 2, but less for a subnormal and more from 2^1001 on, where 2^e times another
+         * power of 2 would overflow. */
+        int e = (int)(elu_u64(alpha) >> 52 & 0x7ff) - 1023;
+        e = e > 1000 ? 1000 : e < -1022 ? -1022 : e;
+        double down = elu_f64((uint64_t)(1023 - e) << 52);
+        p.a_hi = alpha * down;
+        p.slope = steep ? p.a_hi : p.slope;
+        p.low = mode == ELU_DO_FORWARD ? -64 : -1530 - e * ELU_LN2;
+        p.down = celu ? down : 1;
+        p.shift = celu && mode == ELU_DO_BACKWARD ? 0 : e;
+        op = single ? ELU_ANY : ELU_EXACT;
+    }
+    if (celu && op != ELU_UNIT) {
+        op = op == ELU_EXACT ? op : alpha >= 1e-12 && alpha <= 1e12 ? ELU_CELU : ELU_ANY;
+        if (single && !(fabs(alpha) >= 1e-100 && fabs(alpha) <= 1e100)) /* the same floats, and x / alpha in range */
+            p.a_hi = copysign(fabs(alpha) < 1 ? 1e-100 : 1e100, alpha);
+        p.inv_hi = 1 / p.a_hi; /* infinite only from the output, whose formula for such an alpha has no use for it */
+        p.inv_lo = fma(-p.a_hi, p.inv_hi, 1) / p.a_hi;
+        p.low = elu_low_celu(mode, alpha) / p.inv_hi;
+    }
+    *s = p;
+    return elu_number(op, mode, fabs(alpha) >= 1 / largest && fabs(alpha) <= largest);
 }
 
 /* The same for PyTorch's three scalars: y = scale x or scale alpha expm1(input_scale x). Those of ELU, SELU and CELU take
