@@ -25,29 +25,24 @@ from elufast import _dispatch, _runtime
 
 cdef extern from *:
     """
-    #ifdef _OPENMP
-    #include <omp.h>
-    #else
+    #ifndef _OPENMP
     #define omp_get_max_threads() 1
     #define omp_get_thread_limit() 1
     #define omp_in_parallel() 0
     #define omp_get_wtime() 0.0
+    #else
+    #include <omp.h>
+    #if _OPENMP < 200805
+    #define omp_get_thread_limit() 0x7fffffff
     #endif
-    #if defined(_OPENMP) && _OPENMP < 200805
-    #include <limits.h>
-    #define omp_get_thread_limit() INT_MAX
     #endif
 
     static int elu_forked;
-    #ifdef _WIN32
-    #define elu_watch_forks() 0
-    #else
+    #if defined(_OPENMP) && !defined(_WIN32)
     #include <pthread.h>
     static void elu_note_fork(void) { elu_forked = 1; }
     #define elu_watch_forks() pthread_atfork(NULL, NULL, elu_note_fork)
-    #endif
 
-    #if defined(_OPENMP) && !defined(_WIN32)
     static _Thread_local int elu_team = 1; /* threads of the last parallel region, which OpenMP keeps */
 
     static void *elu_wait(void *gate) {
@@ -71,6 +66,7 @@ cdef extern from *:
         return 1;
     }
     #else
+    #define elu_watch_forks() 0
     #define elu_can_start(threads) 1
     #endif
 
