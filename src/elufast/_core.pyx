@@ -115,10 +115,8 @@ cdef enum:
 
 # The native dtypes by code, each an object of its own: a comparison of pointers tells both type and byte order.
 typenums[:] = [cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16, cnp.NPY_NOTYPE]
-dtypes[:] = [
-    PyArray_DescrFromType(cnp.NPY_FLOAT32), PyArray_DescrFromType(cnp.NPY_FLOAT64),
-    PyArray_DescrFromType(cnp.NPY_FLOAT16), NULL,
-]
+dtypes[F32], dtypes[F64] = PyArray_DescrFromType(cnp.NPY_FLOAT32), PyArray_DescrFromType(cnp.NPY_FLOAT64)
+dtypes[F16] = PyArray_DescrFromType(cnp.NPY_FLOAT16)
 
 cdef ptrdiff_t cache_bytes
 cdef int team_limit  # shared
@@ -337,7 +335,7 @@ cdef void begin(Batch* batch, const Walk* w) noexcept nogil:
 
 
 cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
-    cdef ptrdiff_t size = itemsize(w.plan.code), m, n
+    cdef ptrdiff_t size = itemsize(w.plan.code), m, n, step
     cdef const char* from_ = batch.data[OUT]
     cdef int i, last = w.axes - 1
     if batch.filled:
@@ -347,10 +345,8 @@ cdef void flush(Batch* batch, const Walk* w, Buffers* buffers) noexcept nogil:
         if batch.stream:
             elu_stream(batch.to[i], from_, n * size)
         elif batch.to[i] != from_:
-            elu_scatter(
-                batch.to[i], from_, w.strides[last][OUT], n, w.strides[last - 1][OUT] if m > 1 else 0, m, size,
-                w.swapped[OUT],
-            )
+            step = w.strides[last - 1][OUT] if m > 1 else 0
+            elu_scatter(batch.to[i], from_, w.strides[last][OUT], n, step, m, size, w.swapped[OUT])
         from_ += m * n * size
     batch.filled = batch.parts = 0
 
@@ -642,14 +638,13 @@ cdef void run(
 
 
 def evaluate(
-    family: int, mode: int, alpha: float, x: ndarray, grad: ndarray, bias: ndarray | None, out: ndarray,
-    num_threads: int,
+    family: int, mode: int, alpha: float, x: ndarray, grad: ndarray, bias: ndarray | None, out: ndarray, threads: int
 ) -> None:
     """Fill ``out``. All is valid: one shape, one dtype that is known here, out writeable and, where it overlaps an
-    input, the same elements. ``grad`` is x if there is none, ``num_threads`` is 0 if not given."""
+    input, the same elements. ``grad`` is x if there is none, ``threads`` is 0 if not given."""
     cdef Plan p
     plan(&p, family, <Mode> <int> mode, alpha, code_of(out))
-    compute(&p, x, grad, bias, out, num_threads, False)
+    compute(&p, x, grad, bias, out, threads, False)
 
 
 cdef inline ndarray ordinary(ndarray a, int code, bint flat):
