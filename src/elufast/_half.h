@@ -1,10 +1,8 @@
 /* Half precision: float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float), to float and back.
  *
- * The functions of _elu.h work on floats; a half is one more rounding, to nearest even. A float's own rounding, which is
- * less than an ulp off, may have moved it onto the middle of two halves, but never across: elu_middle_* says where it
- * is, so that the loops take ELU_EXACT there, whose floats are rounded to odd. What is then rounded again is rounded as
- * if once (Boldo and Melquiond 2008, theorem 3). All is branch-free, with comparisons of signed integers, which SSE2
- * has. In elu_middle_* sign is 0, or the sign bit where only negative floats matter.
+ * A float's own rounding may have moved it onto the middle of two halves, but never across: elu_middle_* says where it
+ * is, so that _core takes ELU_EXACT there (docs/design.md). Its sign is 0, or the sign bit where only negative floats
+ * matter. All is branch-free, with comparisons of signed integers, which SSE2 has.
  */
 #ifndef ELUFAST_HALF_H
 #define ELUFAST_HALF_H

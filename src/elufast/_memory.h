@@ -1,14 +1,8 @@
-/* Memory for results: placed away from the inputs, and of large ones kept from one to the next.
+/* Memory for results, by NumPy's handler (NEP 49): arrays own their data as ever, and resize, copies and views work.
  *
- * Where a result begins a little after an input, modulo a page, the loads of what follows wait for the stores, whose
- * addresses seem the same to the processor; and where it does not begin with a cache line, every other store or so takes
- * two. So a result begins as the inputs do, modulo a page, or up to a line before.
- *
- * malloc gives a large block back to the system as soon as it is freed, so every new result is memory that the system
- * first has to clear, page by page: more work than to compute it. Here the last block freed is kept, marked as memory
- * that the system may take as soon as it needs some (MADV_FREE), and the next result of that many huge pages uses it.
- *
- * NumPy calls this through a handler (NEP 49): arrays own their data as ever, and resize, copies and views work.
+ * A result begins with a cache line, and modulo a page as the inputs do or up to a line before. The last large block
+ * freed is kept, marked as memory that the system may take as soon as it needs some (MADV_FREE), and the next result of
+ * that many huge pages uses it: docs/design.md, "Loops, threads, memory".
  */
 #ifndef ELUFAST_MEMORY_H
 #define ELUFAST_MEMORY_H

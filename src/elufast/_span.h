@@ -1,10 +1,7 @@
 /* What goes around a kernel: the floating-point mode, streaming stores, prefetching, elements that are no run.
  *
- * The caller may have left another mode: another rounding direction, subnormals flushed to zero. It would change results,
- * and each thread has its own. So every call puts the default in place, and then the caller's back.
- *
- * Past the last-level cache an ordinary store first reads the line that it overwrites. A streaming store does not; the
- * results go through a buffer that stays in the first-level cache, so the kernels need no variant for it.
+ * The caller may have left another mode, in each thread: another rounding direction, subnormals flushed to zero. That
+ * would change results, so every call puts the default in place, and then the caller's back.
  */
 #ifndef ELUFAST_SPAN_H
 #define ELUFAST_SPAN_H

@@ -2,18 +2,11 @@
  *
  *     cc -std=c11 -O3 -ffp-contract=off -I"$(python -c 'import elufast; print(elufast.get_include())')" caller.c -lm
  *
- * C11 or C++20; GCC and clang take it in C++17 too. All is inline: there is nothing to link but the mathematical
- * library, and no Python at run time. With -O3 -fno-math-errno -fno-trapping-math clang vectorizes a plain loop over
- * these functions, and GCC most loops in which alpha is a constant.
+ * C11 or C++20; GCC and clang take it in C++17 too. All is inline, and needs no Python at run time. -ffp-contract=off
+ * belongs to it; flags, bits, vectors and the floating-point mode: docs/howto/compiled_callers.md.
  *
- * Values. Errors are at most 1.0 ulp forward and for the derivative, 1.5 ulp for grad times the derivative. With fused
- * multiply-add (x86-64: -mfma or -march=native; aarch64 always) the bits are those of the package's arrays, which use
- * it where the CPU has it; without, they are those of its level "base". Both hold with -ffp-contract=off, which GCC and
- * clang need: by default they fuse operations that are meant to be two. -ffast-math is refused. A mode that flushes
- * subnormals or rounds otherwise holds here too: leave the default one in place.
- *
- * alpha is any finite number, for CELU not 0, for the functions from the output greater than 0; with another the result
- * is NaN. What depends on alpha alone leaves a loop when the compiler optimizes.
+ * Errors are at most 1.0 ulp forward and for the derivative, 1.5 ulp for grad times the derivative. alpha is any finite
+ * number, for CELU not 0, for the functions from the output greater than 0; with another the result is NaN.
  */
 #ifndef ELUFAST_H
 #define ELUFAST_H
