@@ -45,16 +45,12 @@ ELU_INLINE uint16_t elufast_one_bf16(elu_family_t family, elu_mode_t mode, uint1
     return elu_to_bf16(elufast_one_odd(family, mode, elu_from_bf16(grad), elu_from_bf16(x), alpha));
 }
 
-/* For each type T, named f32 (float), f64 (double), f16 and bf16 (uint16_t, the bits of a half):
+/* For each type T, named f32 (float), f64 (double), f16 and bf16 (uint16_t, the bits of a half); so too selu, which has
+ * no alpha, and celu:
  *
- *     T elufast_elu_f32(T x, double alpha)       x for x > 0; for x < 0 alpha * expm1(x)
- *     T elufast_selu_f32(T x)                    the same times SELU's scale, with its alpha
- *     T elufast_celu_f32(T x, double alpha)      x; alpha * expm1(x / alpha)
- *
- *     T elufast_elu_backward_f32(T grad, T x, double alpha), selu without alpha, celu
- *         grad times the derivative at x, which for grad = 1 is the derivative; at 0 the one from below
- *     T elufast_elu_from_output_f32(T grad, T y, double alpha), selu without alpha, celu
- *         the same from the result y of the function: fast, and without the bound, for y has rounded the derivative away
+ *     T elufast_elu_f32(T x, double alpha)                      the function
+ *     T elufast_elu_backward_f32(T grad, T x, double alpha)     grad times the derivative at x; at 0 the one from below
+ *     T elufast_elu_from_output_f32(T grad, T y, double alpha)  the same from the result y: fast, without the bound
  */
 #define ELUFAST_FUNCTIONS(type, T)                                                                                     \
     ELUFAST_FAMILY(type, T, elu, ELUFAST_ELU, ELUFAST_ALPHA, alpha)                                                    \
