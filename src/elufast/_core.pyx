@@ -125,8 +125,7 @@ cdef PyThread_type_lock pool = PyThread_allocate_lock()
 if pool == NULL:
     raise MemoryError
 
-# OpenMP's threads do not survive a fork. The handler misses a bare clone(), the process number a child that has its
-# parent's number, in a namespace of its own.
+# OpenMP's threads do not survive a fork: a handler tells of it, or the process number.
 cdef object home = os.getpid()
 elu_forked = _runtime.inherits_openmp()
 if elu_watch_forks():

@@ -79,10 +79,8 @@ ELU_BITS(elu_u64, double, uint64_t)
 
 /* a * b + c, fused where the hardware does so; only where either rounding is good enough. */
 static inline double elu_mad(double a, double b, double c) { return ELU_FMA ? fma(a, b, c) : a * b + c; }
-
 /* max(x, low), NaN kept: one instruction on x86-64 in this order of operands. */
 static inline double elu_clamp(double x, double low) { return low > x ? low : x; }
-
 /* The low 27 bits off: the product of two such numbers is exact. */
 static inline double elu_head(double x) { return elu_f64(elu_u64(x) & ~(uint64_t)0x7ffffff); }
 

@@ -2,8 +2,6 @@
 
 Point function (``_elu.h``, ``_half.h``) -> kernel: a plain loop over typed slices, written once for all families and
 dtypes, that the compiler vectorizes for each. ``loops`` hands them to ``_core``.
-
-A family is a type, of the last argument, which nobody reads: so each formula becomes a function of its own.
 """
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint16_t, uint32_t
@@ -42,7 +40,7 @@ ctypedef fused real:
     float
     double
 
-cdef:  # a family is a struct of its number's size and one
+cdef:  # a family is a type, of an argument that nobody reads: a struct of its number's size and one
     struct elu_unit:
         char size[ELU_UNIT + 1]
     struct elu_alpha:

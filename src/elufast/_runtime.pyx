@@ -96,8 +96,7 @@ def cpu_levels() -> tuple[str, ...]:
 
 
 def cache_bytes(root: str = "/") -> int:
-    """Bytes of the last-level cache, 0 if the system does not say. Linux's own account of it: sysconf adds up the
-    caches of a whole AMD socket."""
+    """Bytes of the last-level cache, 0 if the system does not say. Of Linux its own account, not sysconf's."""
     caches = {}
     folder = os.path.join(root, "sys/devices/system/cpu/cpu0/cache")
     for index in os.listdir(folder) if os.path.isdir(folder) else ():
