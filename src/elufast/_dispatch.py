@@ -1,7 +1,5 @@
 """Picks the loops module for this CPU at import. The only file that knows instruction-set levels."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from types import ModuleType
