@@ -10,7 +10,6 @@
 #include "_elu.h"
 
 static inline float elu_from_bf16(uint16_t h) { return elu_f32((uint32_t)h << 16); }
-
 /* The upper half is u rounded to even. */
 static inline uint32_t elu_even_bf16(uint32_t u) { return u + 0x7fff + ((u >> 16) & 1); }
 
@@ -22,7 +21,6 @@ static inline uint16_t elu_to_bf16(float y) {
 
 /* The same of what is not the middle of two, nor a NaN whose lower half is not 0, sooner. */
 static inline uint16_t elu_to_bf16_up(float y) { return (uint16_t)((elu_u32(y) + 0x8000) >> 16); }
-
 static inline uint32_t elu_middle_bf16(float y, uint32_t sign) {
     return (elu_u32(y) & (sign | 0xffff)) == (sign | 0x8000);
 }
