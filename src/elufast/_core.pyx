@@ -106,7 +106,6 @@ cdef enum:
     LONG = 64  # elements of a run that is a block of its own; shorter ones are gathered
     FEW = 32  # elements of a block of halves that are computed again together
     PARTS = 16  # groups of runs that a block is gathered from, at most
-    LINE = 16  # elements in a cache line of 64 bytes, or in two
     ROWS_AHEAD = 3  # of which one is fetched: the next one would come too late
     FORESEEN = 8192  # bytes of a row from which on the processor fetches most of it by itself
     NEAR = 4194304  # bytes in all beyond which the next row is not yet in a near cache
@@ -587,7 +586,7 @@ cdef int compute(const Plan* p, ndarray x, ndarray grad, ndarray bias, ndarray o
         # One call at a time has the threads; a call made meanwhile runs in its own.
         try:
             start = omp_get_wtime()
-            each = (n // threads + LINE) // LINE * LINE  # of an aligned array no two threads write into one line
+            each = (n // threads + 16) // 16 * 16  # of an aligned array no two threads write into one cache line
             with nogil:
                 for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                     walk_range(&w, i * each, min(n, (i + 1) * each))
