@@ -48,10 +48,8 @@ def _as_array(name: str, argument: str, value: Any) -> Array:
         array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(
-            f"{name}: {argument}, of type {type(value).__name__}, does not convert to an array of "
-            f"{_NAMES} ({error}); pass np.asarray({argument}, np.float64) where that works"
-        ) from error
+        told = f"{name}: {argument}, of type {type(value).__name__}, does not convert to an array of {_NAMES} ({error})"
+        raise kind(f"{told}; pass np.asarray({argument}, np.float64) where that works") from error
     _check_dtype(name, argument, value, array.dtype)
     return array
 
@@ -81,10 +79,8 @@ def real_alpha(name: str, value: Any, *, positive: bool) -> float | Array:
     except (TypeError, ValueError):
         array = np.asarray(None)
     if array.dtype.kind not in "fiu" or not np.can_cast(array.dtype, np.float64):
-        raise TypeError(
-            f"{name}: alpha must be a finite real number or an array of them, got {value!r:.80} of type "
-            f"{type(value).__name__}; pass float(alpha)"
-        )
+        given = f"got {value!r:.80} of type {type(value).__name__}"
+        raise TypeError(f"{name}: alpha must be a finite real number or an array of them, {given}; pass float(alpha)")
     alpha = array.astype(np.float64) if array.ndim else float(array)
     if not np.isfinite(alpha).all():
         raise ValueError(f"{name}: alpha must be finite, got {value!r:.80}; pass a finite number")
@@ -92,10 +88,8 @@ def real_alpha(name: str, value: Any, *, positive: bool) -> float | Array:
     if name.startswith("celu") and not (bits << 1 != 0).all():
         raise ValueError(f"{name}: alpha must not be 0, got {value!r:.80}; CELU divides x by alpha")
     if positive and not (bits > 0).all():
-        raise ValueError(
-            f"{name}: from_output=True needs alpha > 0, got {value!r:.80}: otherwise the output does "
-            f"not tell the sign of x; pass the input instead of the output"
-        )
+        hint = "otherwise the output does not tell the sign of x; pass the input instead of the output"
+        raise ValueError(f"{name}: from_output=True needs alpha > 0, got {value!r:.80}: {hint}")
     return alpha
 
 
@@ -130,10 +124,8 @@ def _num_threads(name: str, value: Any) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{name}: num_threads must be an int of at least 1 or None, got {value!r:.80} of type "
-            f"{type(value).__name__}; pass int(num_threads)"
-        ) from None
+        given = f"got {value!r:.80} of type {type(value).__name__}; pass int(num_threads)"
+        raise TypeError(f"{name}: num_threads must be an int of at least 1 or None, {given}") from None
     if count < 1:
         raise ValueError(f"{name}: num_threads must be at least 1, got {count}; None is as many as the work repays")
     return min(count, MAX_THREADS)
@@ -172,10 +164,9 @@ def _by_ufunc(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any,
     NumPy's own rules would let pass with a subclass of ndarray is refused."""
     if bias is not None:
         if _others.is_half(x) or _others.is_half(bias):
-            raise TypeError(
-                f"{name}: a bias in half precision, added in float32, takes a numpy.ndarray and a number as alpha, got "
-                f"{type(x).__name__} and {type(alpha).__name__}; pass {second}.astype(np.float32)"
-            )
+            told = f"{name}: a bias in half precision, added in float32, takes a numpy.ndarray and a number as alpha"
+            given = f"{type(x).__name__} and {type(alpha).__name__}"
+            raise TypeError(f"{told}, got {given}; pass {second}.astype(np.float32)")
         bias = float(bias) if isinstance(bias, float) else bias  # NumPy's own would widen x
         kinds = [value.dtype for value in (x, bias) if isinstance(getattr(value, "dtype", None), np.dtype)]
         if len(kinds) == 2:
@@ -207,10 +198,7 @@ def call(name: str, x: Any, grad: Any, alpha: Any, from_output: Any, bias: Any, 
     if from_output and bias is not None:
         raise ValueError(f"{name}: from_output=True takes no bias, for y has it already; leave bias out")
     if inplace and not isinstance(x, np.ndarray):
-        raise TypeError(
-            f"{name}: works in place, so x must be a numpy.ndarray, got {type(x).__name__}; "
-            f"use {name[:-1]}(x), which returns a new array"
-        )
+        raise TypeError(f"{name}: x must be a numpy.ndarray, got {type(x).__name__}; use {name[:-1]}(x) for a new one")
     ufunc = getattr(ufuncs, family + ("", "_backward", "_from_output")[mode])
     if any(_others.speaks(value) for value in (x, grad, number, bias, out)):
         return _by_ufunc(name, ufunc, second, x, grad if backward else None, number, bias, out)
