@@ -223,25 +223,33 @@ def _bench(args: argparse.Namespace) -> None:
     if figure is not None:
         curves = {name: [row[name] for row in rows] for name in rows[0]}
         scales = {"xscale": "log", "yscale": "log", "ylabel": "ns an element"}
-        _draw(figure, SIZES, curves, "o-", xlabel="elements", title=title, **scales)
-        figure.savefig(args.plot)
+        _draw(figure, args.plot, SIZES, curves, "o-", xlabel="elements", title=title, **scales)
 
 
-def _draw(figure: Any, x: Any, curves: dict[str, Any], style: str, **options: Any) -> None:
+def _figure(path: str | None) -> Any:
+    """A figure that can be saved under this name or, without one, shown in a window."""
+    size: dict[str, Any] = {"figsize": (6.4, 4.0), "layout": "constrained"}
+    if not path:
+        pyplot = require("matplotlib.pyplot", "plot")
+        figure = pyplot.figure(**size)
+        if pyplot.get_backend().lower() == "agg":
+            raise Problem("there is no display to show a window on; name a picture with -o FILE")
+        return figure
+    figure = require("matplotlib.figure", "plot").Figure(**size)
+    formats = figure.canvas.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in formats:
+        raise Problem(f"{path}: no picture format; the name must end in one of: {', '.join(sorted(formats))}")
+    return figure
+
+
+def _draw(figure: Any, path: str | None, x: Any, curves: dict[str, Any], style: str, **options: Any) -> None:
+    """Draw, and save or show what `_figure` has made for this name."""
     axes = figure.add_subplot(**options)
     for name, y in curves.items():
         axes.plot(x, y, style, label=name)
     axes.grid(alpha=0.3)
     axes.legend()
-
-
-def _figure(path: str) -> Any:
-    """A figure that can be saved under this name."""
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(6.4, 4.0), layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in formats:
-        raise Problem(f"{path}: no picture format; the name must end in one of: {', '.join(sorted(formats))}")
-    return figure
+    figure.savefig(path) if path else require("matplotlib.pyplot", "plot").show()
 
 
 def _plot(args: argparse.Namespace) -> None:
@@ -255,19 +263,8 @@ def _plot(args: argparse.Namespace) -> None:
     curves = {args.function: bind(args.function, alpha=args.alpha)(x)}
     if args.derivative:
         curves["derivative"] = bind(f"{args.function}_backward", alpha=args.alpha)(np.ones_like(x), x)
-    if args.output:
-        figure = _figure(args.output)
-    else:
-        pyplot = require("matplotlib.pyplot", "plot")
-        figure = pyplot.figure(figsize=(6.4, 4.0), layout="constrained")
-        if pyplot.get_backend().lower() == "agg":
-            raise Problem("there is no display to show a window on; name a picture with -o FILE")
     title = args.function if args.alpha is None else f"{args.function}, alpha = {args.alpha:g}"
-    _draw(figure, x, curves, "-", xlabel="x", title=title)
-    if args.output:
-        figure.savefig(args.output)
-    else:
-        pyplot.show()
+    _draw(_figure(args.output), args.output, x, curves, "-", xlabel="x", title=title)
 
 
 def _flush() -> None:
