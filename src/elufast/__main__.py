@@ -74,10 +74,6 @@ def _file(where: Any, *names: str, **options: Any) -> None:
     vars(where.add_argument(*names, type=_path, **options))["complete"] = _FILE
 
 
-def _function(where: Any, *choices: str, **options: Any) -> None:
-    where.add_argument("function", choices=choices, metavar="FUNCTION", help=", ".join(choices), **options)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="elufast", description="ELU, SELU and CELU: fast, and accurate to the last place.")
     parser.add_argument("--version", action="version", version=f"elufast {elufast.__version__}")
@@ -86,19 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     alpha: dict[str, Any] = {"type": float, "metavar": "A", "help": "alpha of elu and celu (default: 1)"}
 
-    def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        """Called as its function is; the docstring is the help."""
+    def command(run: Callable[[argparse.Namespace], None], *functions: str, **optional: Any) -> argparse.ArgumentParser:
+        """Called as its function is, whose docstring is the help; functions: those of elufast that it takes."""
         text, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
         name, brief = run.__name__.strip("_"), text[:1].lower() + text[1:-1]
         layout = argparse.RawDescriptionHelpFormatter
         sub = commands.add_parser(name, help=brief, description=text, epilog=examples, formatter_class=layout)
         sub.set_defaults(run=run)
+        if functions:
+            sub.add_argument("function", choices=functions, metavar="FUNCTION", help=", ".join(functions), **optional)
         return sub
 
     command(_info).add_argument("--json", action="store_true", help="as JSON")
 
-    files = command(apply)
-    _function(files, *FORWARD, *BACKWARD)
+    files = command(apply, *FORWARD, *BACKWARD)
     _file(files, "input", metavar="IN", help=".npy, .npz (or IN.npz:member), Zarr array, or raw binary")
     to = files.add_mutually_exclusive_group(required=True)
     _file(to, "-o", "--output", metavar="OUT", help="the file to write, in the format of IN")
@@ -112,13 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--backup", action="store_true", help="with --in-place: copy IN to IN.bak first, and compare")
     files.add_argument("--threads", type=int, metavar="N", help="at most so many threads")
 
-    bench = command(_bench)
-    _function(bench, *FORWARD, nargs="?", default="elu")
+    bench = command(_bench, *FORWARD, nargs="?", default="elu")
     bench.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
     _file(bench, "--plot", metavar="FILE", help="draw the times too (needs the extra `plot`)")
 
-    plot = command(_plot)
-    _function(plot, *FORWARD)
+    plot = command(_plot, *FORWARD)
     _file(plot, "-o", "--output", metavar="FILE", help="the picture to write; without it, show a window")
     plot.add_argument("--alpha", **alpha)
     plot.add_argument("--derivative", action="store_true", help="draw the derivative too")
@@ -132,10 +127,7 @@ def _info(args: argparse.Namespace) -> None:
       elufast info
       elufast info --json
     """
-    if args.json:
-        print(json.dumps(elufast.runtime_info(), indent=2))
-    else:
-        elufast.show_runtime()
+    print(json.dumps(elufast.runtime_info(), indent=2)) if args.json else elufast.show_runtime()
 
 
 @contextlib.contextmanager
@@ -293,21 +285,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _flush()
     except BrokenPipeError:
         return 141
-    except KeyboardInterrupt as error:
-        return _fail(130, "interrupted", error)
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return _fail(2, f"{named}{error.strerror or error}", error)
-    except (Problem, MemoryError) as error:
-        return _fail(2, str(error) or "out of memory", error)
+    except (KeyboardInterrupt, OSError, Problem, MemoryError) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        told = "interrupted" if interrupted else str(error) or "out of memory"
+        if isinstance(error, OSError):
+            told = (f"{error.filename}: " if error.filename else "") + str(error.strerror or error)
+        line = " ".join("; ".join([told, *getattr(error, "__notes__", ())]).splitlines())
+        with contextlib.suppress(OSError):
+            print(f"elufast: {line}", file=sys.stderr)
+        return 130 if interrupted else 2
     return 0
-
-
-def _fail(code: int, message: str, error: BaseException) -> int:
-    line = " ".join("; ".join([message, *getattr(error, "__notes__", ())]).splitlines())
-    with contextlib.suppress(OSError):
-        print(f"elufast: {line}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":
