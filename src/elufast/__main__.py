@@ -178,17 +178,6 @@ def _call(library: str, function: str, x: Any, out: Any) -> Callable[[], Any]:
     return lambda: compiled(x, out, alpha, scale)
 
 
-def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Seconds a call: the libraries take turns, and the best time of each counts."""
-    best = dict.fromkeys(calls, math.inf)
-    second = {name: timeit.repeat(call, number=1, repeat=2)[1] for name, call in calls.items()}
-    for name in [*calls] * ROUNDS:
-        number = max(1, int(SAMPLE_SECONDS / second[name]))
-        taken = timeit.repeat(calls[name], number=number, repeat=5)
-        best[name] = min(best[name], min(taken) / number)
-    return best
-
-
 def _bench(args: argparse.Namespace) -> None:
     """Time elufast beside the libraries that are installed, on one thread.
 
@@ -208,7 +197,12 @@ def _bench(args: argparse.Namespace) -> None:
                 calls[name] = _call(name, args.function, x, np.empty_like(x))
         if not rows:
             print(f"{'n':>8}{'elufast':>9}" + "".join(f"{name:>18}" for name in [*calls][1:]))
-        row = {name: seconds / size * 1e9 for name, seconds in _times(calls).items()}
+        second = {name: timeit.repeat(call, number=1, repeat=2)[1] for name, call in calls.items()}
+        row = dict.fromkeys(calls, math.inf)
+        for name in [*calls] * ROUNDS:  # the libraries take turns, and the best time of each counts
+            number = max(1, int(SAMPLE_SECONDS / second[name]))
+            taken = timeit.repeat(calls[name], number=number, repeat=5)
+            row[name] = min(row[name], min(taken) / number / size * 1e9)
         rows.append(row)
         own, *others = row.values()
         print(f"{size:>8}{own:>9.3g}" + "".join(f"{ns:>10.3g}{ns / own:>7.1f}x" for ns in others), flush=True)
