@@ -23,9 +23,7 @@ NaN, subnormals are not flushed.""",
         "Parameters": "x_ alpha bias num_threads",
         "Returns": "ndarray\n    x itself.",
         "Notes": "The values of `{family}`, to the bit: at most 1.0 ulp from the exact ones.",
-        "Examples": """>>> x = np.array([-1.0, 2.0])
->>> elufast.{family}_(x) is x
-True""",
+        "Examples": ">>> x = np.array([-1.0, 2.0])\n>>> elufast.{family}_(x) is x\nTrue",
     },
     "_backward": {
         "summary": "Gradient of `{family}`: grad times the derivative at x.\n\n{gradient}",
@@ -41,13 +39,11 @@ half of its digits are lost at half of that.""",
 }
 _DTYPES = "Float16, bfloat16 (of ml_dtypes), float32 or float64, of any shape, strides and byte order."
 _PARAMETERS = {
-    "grad": """grad : array_like
-    Gradient of the result, of the shape and dtype of x.""",
+    "grad": "grad : array_like\n    Gradient of the result, of the shape and dtype of x.",
     "x": f"""x : array_like
     {_DTYPES}
     An object with ``__array_ufunc__`` (Dask, xarray, pandas, masked arrays ...) gives its own kind back.""",
-    "x_": f"""x : ndarray
-    Writeable. {_DTYPES}""",
+    "x_": f"x : ndarray\n    Writeable. {_DTYPES}",
     "x_backward": f"""x : array_like
     {_DTYPES}
     With ``from_output=True`` the result of the forward pass instead.""",
@@ -99,17 +95,14 @@ array([-0.9088182 , -0.18431139,  0.        ,  1.5       ], dtype=float32)
 >>> elufast.elu(np.zeros((2, 2)), bias=np.array([-1.0, 1.0]))
 array([[-0.63212056,  1.        ],
        [-0.63212056,  1.        ]])""",
-    "selu": """>>> elufast.selu(np.array([-1.0, 0.0, 1.0]))
-array([-1.11133074,  0.        ,  1.05070099])""",
-    "celu": """>>> elufast.celu(np.array([-4.0, 0.0, 1.0]), alpha=2.0)
-array([-1.72932943,  0.        ,  1.        ])""",
+    "selu": ">>> elufast.selu(np.array([-1.0, 0.0, 1.0]))\narray([-1.11133074,  0.        ,  1.05070099])",
+    "celu": ">>> elufast.celu(np.array([-4.0, 0.0, 1.0]), alpha=2.0)\narray([-1.72932943,  0.        ,  1.        ])",
     "elu_backward": """>>> x = np.array([-20.0, -1.0, 2.0])
 >>> elufast.elu_backward(np.ones(3), x)
 array([2.06115362e-09, 3.67879441e-01, 1.00000000e+00])
 >>> elufast.elu_backward(np.ones(3), elufast.elu(x), from_output=True)
 array([2.06115358e-09, 3.67879441e-01, 1.00000000e+00])""",
-    "selu_backward": """>>> elufast.selu_backward(np.ones(2), np.array([-1.0, 2.0]))
-array([0.6467686 , 1.05070099])""",
+    "selu_backward": ">>> elufast.selu_backward(np.ones(2), np.array([-1.0, 2.0]))\narray([0.6467686 , 1.05070099])",
     "celu_backward": """>>> elufast.celu_backward(np.ones(2), np.array([-1.0, 2.0]), alpha=2.0)
 array([0.60653066, 1.        ])""",
 }
