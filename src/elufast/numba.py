@@ -173,7 +173,7 @@ def _compiled(family: int, suffix: str, grad: Any, x: Any, alpha: Any, bias: Any
         added = broadcast(bias, x)
         result = np.empty_like(x)
         _compute(family, mode, alpha, x, grad, added, result)
-        return unwrapped(result)
+        return result[()]  # of no axes, a number
 
     def existing(grad: Any, x: Any, alpha: float, from_output: bool, bias: Any, out: Any) -> Any:
         mode = _mode(family, alpha, backward, from_output, bias)
@@ -189,7 +189,6 @@ def _compiled(family: int, suffix: str, grad: Any, x: Any, alpha: Any, bias: Any
     jitable: Any = register_jitable(forceinline=True)
     number_of, new_array = _NUMBERS.get(x, x), jitable(new)
     broadcast = jitable((lambda b, x: np.broadcast_to(b, x.shape)) if _given(bias) else (lambda b, x: None))
-    unwrapped = jitable((lambda result: result) if getattr(x, "ndim", 0) else (lambda result: result[()]))
     chosen = existing if _given(out) else new if isinstance(x, types.Array) else number
     return jitable(chosen)
 
