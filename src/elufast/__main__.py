@@ -133,7 +133,9 @@ def _info(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _tidily() -> Iterator[None]:
     """Let signals that would end the process raise an exception, so that temporary files are removed."""
-    ours: list[int] = []
+    known = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"))
+    # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so; not every system has all.
+    ours = [n for n in known if n and signal.getsignal(n) in (signal.SIG_DFL, signal.default_int_handler)]
 
     def end(number: int, _: object) -> NoReturn:
         for each in ours:  # a closing terminal sends SIGHUP twice: the second must not interrupt the tidying up
@@ -142,12 +144,8 @@ def _tidily() -> Iterator[None]:
 
     with contextlib.ExitStack() as before:
         with contextlib.suppress(ValueError):  # threads other than the main one cannot handle signals
-            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK"):  # not every system has all
-                number = getattr(signal, name, None)
-                # What is ignored, as SIGHUP under nohup, or handled by somebody else stays so.
-                if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    before.callback(signal.signal, number, signal.signal(number, end))
-                    ours.append(number)
+            for number in ours:
+                before.callback(signal.signal, number, signal.signal(number, end))
         yield
 
 
