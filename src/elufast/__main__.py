@@ -251,14 +251,6 @@ def _plot(args: argparse.Namespace) -> None:
     _draw(_figure(args.output), args.output, x, curves, "-", xlabel="x", title=title)
 
 
-def _flush() -> None:
-    try:
-        print(end="", flush=True)  # nothing where there is no stdout
-    except OSError:  # nor can the interpreter flush it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with these arguments, by default those of the process; return the exit code.
 
@@ -274,7 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             with _tidily():
                 args.run(args)
         finally:
-            _flush()
+            try:
+                print(end="", flush=True)  # nothing where there is no stdout
+            except OSError:  # nor can the interpreter flush it at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise
     except BrokenPipeError:
         return 141
     except (KeyboardInterrupt, OSError, Problem, MemoryError) as error:
