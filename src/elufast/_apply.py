@@ -341,9 +341,8 @@ def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, 
 
     if path != like:  # the same description gives the same chunks, compression, byte order and attributes
         path.mkdir()
-        for name in ("zarr.json", ".zarray", ".zattrs"):
-            if (like / name).is_file():
-                shutil.copyfile(like / name, path / name)
+        for name in {"zarr.json", ".zarray", ".zattrs"}.intersection(os.listdir(like)):
+            shutil.copyfile(like / name, path / name)
     x, result = opened[-1][2], require("zarr", "zarr").open_array(path, mode="r+")
     # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
     with _progress(label, x.nbytes) as advance, ThreadPoolExecutor(1) as worker:
