@@ -84,10 +84,7 @@ cdef inline bint apart(ndarray a, ndarray out, bint flat) noexcept:
     return gap == 0 or llabs(gap) >= elements(out) * cnp.PyArray_ITEMSIZE(out)
 
 
-cdef inline object call(
-    str name, Family family, bint backward, object x, object grad, object alpha, object from_output, object bias,
-    object out, object num_threads,
-):
+cdef inline call(str name, Family family, bint backward, x, grad, alpha, from_output, bias, out, num_threads):
     cdef Plan p
     cdef Mode mode = DO_FROM_OUTPUT if from_output is True else DO_BACKWARD if backward else DO_FORWARD
     cdef int asked, code = -1
