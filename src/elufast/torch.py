@@ -1,8 +1,7 @@
 """PyTorch's own ELU, SELU and CELU, computed by elufast.
 
 `install` replaces the kernels of PyTorch's operators ``elu`` and ``elu_backward`` for CPU tensors; SELU and CELU are
-``elu`` with other scalars there. Modules, autograd, ``torch.func``, TorchScript, exports and threads stay PyTorch's.
-``torch.compile`` makes code of its own, which is not touched.
+``elu`` with other scalars there. All else stays PyTorch's. ``torch.compile`` makes code of its own, not touched.
 
 >>> import torch
 >>> import elufast.torch
@@ -223,9 +222,8 @@ def _elu_out(x: Tensor, *scalars: float, out: Tensor) -> Tensor:
 
 def _elu_backward(grad: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor) -> Tensor:
     if is_result and alpha < 0:
-        raise RuntimeError(
-            "In-place elu backward calculation is triggered with a negative slope which is not supported."
-        )
+        told = "In-place elu backward calculation is triggered with a negative slope which is not supported."
+        raise RuntimeError(told)
     return _fill(torch.mul(grad, x), x, grad, 1 + is_result, alpha, scale, input_scale)
 
 
