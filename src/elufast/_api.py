@@ -97,8 +97,7 @@ def _check_broadcast(name: str, argument: str, shape: tuple[int, ...], second: s
     """Raise unless an argument of this shape broadcasts to that of x."""
     pairs = zip(reversed(shape), reversed(x.shape), strict=False)
     if len(shape) > x.ndim or any(length not in (1, of_x) for length, of_x in pairs):
-        rule = f"it must broadcast to that of {second}, without enlarging it"
-        hint = f"{rule}: a row has shape {x.shape[-1:]}, channels first (C, 1, 1)"
+        hint = f"it must broadcast to {second}, not enlarge it: a row is {x.shape[-1:]}, channels first (C, 1, 1)"
         _refuse_pair(name, "shape", argument, shape, second, x.shape, hint)
 
 
@@ -155,8 +154,7 @@ def _empty(x: Array, grad: Array) -> Array:
     if (result := _core.empty_like(x, grad)) is not None:
         return result
     # empty_like puts broadcast axes innermost
-    iterator = np.nditer((x, None), ["zerosize_ok"], op_dtypes=[None, x.dtype.newbyteorder("=")])
-    return cast(Array, iterator.operands[1])
+    return cast(Array, np.nditer((x, None), ["zerosize_ok"], op_dtypes=[None, x.dtype.newbyteorder("=")]).operands[1])
 
 
 def _by_ufunc(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any, bias: Any, out: Any) -> Any:
@@ -331,8 +329,7 @@ def show_runtime() -> None:
     info = runtime_info()
     width = max(map(len, info))
     for key, value in info.items():
-        shown = ", ".join(value) if isinstance(value, tuple) else value
-        print(f"{key:<{width}}  {shown}")
+        print(f"{key:<{width}}  {', '.join(value) if isinstance(value, tuple) else value}")
 
 
 for _function in (get_include, set_num_threads, get_num_threads, runtime_info, show_runtime):
