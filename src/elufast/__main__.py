@@ -24,7 +24,6 @@ FORWARD = ("elu", "selu", "celu")
 BACKWARD = tuple(f"{name}_backward" for name in FORWARD)
 LIBRARIES = ("elufast", "numpy", "torch", "numexpr", "numba")
 SIZES = (1, 1_000, 100_000, 1_000_000)
-ROUNDS = 5
 SAMPLE_SECONDS = 2e-3
 
 # What shtab is to complete after an option.
@@ -197,7 +196,7 @@ def _bench(args: argparse.Namespace) -> None:
             print(f"{'n':>8}{'elufast':>9}" + "".join(f"{name:>18}" for name in [*calls][1:]))
         second = {name: timeit.repeat(call, number=1, repeat=2)[1] for name, call in calls.items()}
         row = dict.fromkeys(calls, math.inf)
-        for name in [*calls] * ROUNDS:  # the libraries take turns, and the best time of each counts
+        for name in [*calls] * 5:  # the libraries take turns, and the best time of each counts
             number = max(1, int(SAMPLE_SECONDS / second[name]))
             taken = timeit.repeat(calls[name], number=number, repeat=5)
             row[name] = min(row[name], min(taken) / number / size * 1e9)

@@ -30,7 +30,6 @@ import numpy as np
 
 import elufast
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Opened: TypeAlias = tuple[str, str, Any]  # the kind of a file, a name for messages, a _Stream or an array of Zarr
 
 DTYPES = ("float16", "float32", "float64", "bfloat16")
@@ -140,11 +139,9 @@ def _locate(text: str, member: str | None) -> tuple[Path, str | None]:
 
 def _member(archive: zipfile.ZipFile, path: str, member: str | None) -> zipfile.ZipInfo:
     names = archive.namelist()
-    if member is None and len(names) == 1:
-        return archive.getinfo(names[0])
-    for name in (member, f"{member}.npy"):
-        if name in names:
-            return archive.getinfo(name)
+    found = names if member is None else [name for name in (member, f"{member}.npy") if name in names]
+    if len(found) == 1 or (found and member is not None):
+        return archive.getinfo(found[0])
     listed = ", ".join(name.removesuffix(".npy") for name in names) or "none"
     problem = "name a member with --member" if member is None else f"no member {member!r}"
     raise Problem(f"{path}: {problem}; there are: {listed}")
@@ -333,11 +330,10 @@ def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, 
     """Chunk by chunk, or shard by shard."""
 
     def compute(region: tuple[slice, ...]) -> int:
-        read = [_naming(name)(array.__getitem__)(region) for _, name, array in opened]
-        blocks: list[Array] = [np.require(block, requirements="W") for block in read]
+        blocks = [np.require(_naming(name)(array.__getitem__)(region), None, "W") for _, name, array in opened]
         function(*blocks, out=blocks[-1])
         _naming(label)(result.__setitem__)(region, blocks[-1])
-        return blocks[-1].nbytes
+        return int(blocks[-1].nbytes)
 
     if path != like:  # the same description gives the same chunks, compression, byte order and attributes
         path.mkdir()
