@@ -19,6 +19,7 @@ from elufast._elu cimport *
 
 import os
 from _thread import allocate_lock
+from contextlib import suppress
 
 from elufast import _docs, _core
 
@@ -142,10 +143,8 @@ cdef object make(int i, str name):
     ufunc = cnp.PyUFunc_FromFuncAndData(loops, data_of[i], types, 3, inputs + (family != SELU), 1, -1, encoded, text, 0)
     numpys = (<UFunc*> ufunc).type_resolver
     (<UFunc*> ufunc).type_resolver = resolve
-    try:
+    with suppress(AttributeError):  # of a NumPy whose ufuncs have none: pickle looks for a module that has it
         ufunc.__module__ = "elufast.ufuncs"
-    except AttributeError:
-        pass  # of a NumPy whose ufuncs have none: pickle looks for a module that has it
     return ufunc
 
 
