@@ -184,14 +184,11 @@ def _open(stack: contextlib.ExitStack, path: Path, member: str | None, dtype: np
         return kind, name, _Stream(stack.enter_context(archive.open(info)), name, info.file_size, None, (archive, info))
 
 
-@contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
+def _progress(label: str, total: int) -> Any:
     """A progress bar for people who look at it, tqdm's, or none; labelled with the name of the file."""
-    if sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-        with importlib.import_module("tqdm").tqdm(total=total, desc=Path(label).name, unit="B", unit_scale=True) as bar:
-            yield bar.update
-    else:
-        yield lambda done: None
+    if sys.stderr is None or not sys.stderr.isatty() or not importlib.util.find_spec("tqdm"):
+        return contextlib.nullcontext(argparse.Namespace(update=lambda done: None))
+    return importlib.import_module("tqdm").tqdm(total=total, desc=Path(label).name, unit="B", unit_scale=True)
 
 
 def _sync(*paths: Path) -> None:
@@ -316,14 +313,14 @@ def _write_archive(function: Callable[..., Any], opened: list[Opened], path: Pat
     """A .npz file with one member computed and the others copied."""
     source, chosen = opened[-1][2].member
     total = sum(info.file_size for info in source.infolist())
-    with zipfile.ZipFile(path, "w") as archive, _progress(label, total) as advance:
+    with zipfile.ZipFile(path, "w") as archive, _progress(label, total) as bar:
         archive.comment = source.comment
         for info in source.infolist():
             new = copy.copy(info)  # its size tells whether the member needs ZIP64,
             new.extra = b""  # the field that says so is then written anew
             with archive.open(new, "w") as writer:
                 for block in _results(function, opened) if info is chosen else _copied(source, info):
-                    advance(writer.write(block))
+                    bar.update(writer.write(block))
 
 
 def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, like: Path, label: str) -> None:
@@ -341,11 +338,11 @@ def _write_zarr(function: Callable[..., Any], opened: list[Opened], path: Path, 
             shutil.copyfile(like / name, path / name)
     x, result = opened[-1][2], require("zarr", "zarr").open_array(path, mode="r+")
     # Signals interrupt this thread, not that one: it ends the chunk it has begun before the folder is removed.
-    with _progress(label, x.nbytes) as advance, ThreadPoolExecutor(1) as worker:
+    with _progress(label, x.nbytes) as bar, ThreadPoolExecutor(1) as worker:
         steps = x.shards or x.chunks
         cuts = ([slice(i, i + k) for i in range(0, n, max(k, 1))] for n, k in zip(x.shape, steps, strict=True))
         for region in itertools.product(*cuts):
-            advance(worker.submit(compute, region).result())
+            bar.update(worker.submit(compute, region).result())
 
 
 def apply(args: argparse.Namespace) -> None:
@@ -396,6 +393,6 @@ def apply(args: argparse.Namespace) -> None:
             elif kind == ".npz":
                 _write_archive(function, opened, place, str(out))
             else:
-                with place.open("wb" if anew else "r+b") as writer, _progress(str(out), x.size) as advance:
+                with place.open("wb" if anew else "r+b") as writer, _progress(str(out), x.size) as bar:
                     for block in _results(function, opened):
-                        advance(writer.write(block))
+                        bar.update(writer.write(block))
