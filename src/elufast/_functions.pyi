@@ -27,10 +27,11 @@ class _Nested(Protocol[_T_co]):
 
 _Like: TypeAlias = _Array[_F] | _Nested[_Array[_F]]
 _Own: TypeAlias = NDArray[_F] | _Nested[_Array[_F]]
-_Floats: TypeAlias = float | _Nested[float]
+_List: TypeAlias = _Nested[float]
+_Floats: TypeAlias = float | _List
 _To: TypeAlias = np.ndarray[_S, np.dtype[_F]]
 _Doubles: TypeAlias = _To[_S, np.float64]
-_Alpha: TypeAlias = float | np.floating[Any] | np.integer[Any] | NDArray[np.floating[Any]] | _Nested[float]
+_Alpha: TypeAlias = float | np.floating[Any] | np.integer[Any] | NDArray[np.floating[Any]] | _List
 
 class _Base(TypedDict, total=False):
     bias: NDArray[np.floating[Any]] | np.floating[Any] | _Floats | None
@@ -57,7 +58,7 @@ class _Forward(Protocol[_A]):
     @overload
     def __call__(self, x: _Own[_F], alpha: _A = ..., **options: Unpack[_New]) -> NDArray[_F]: ...
     @overload
-    def __call__(self, x: _Nested[float], alpha: _A = ..., **options: Unpack[_New]) -> NDArray[np.float64]: ...
+    def __call__(self, x: _List, alpha: _A = ..., **options: Unpack[_New]) -> NDArray[np.float64]: ...
     @overload
     def __call__(self, x: _Array[_F], alpha: _A = ..., **options: Unpack[_New]) -> Any: ...
 
@@ -80,9 +81,7 @@ class _Backward(Protocol[_A]):
     @overload
     def __call__(self, grad: _Own[_F], x: _Own[_F], alpha: _A = ..., **options: Unpack[_Fresh]) -> NDArray[_F]: ...
     @overload
-    def __call__(
-        self, grad: _Nested[float], x: _Nested[float], alpha: _A = ..., **options: Unpack[_Fresh]
-    ) -> NDArray[np.float64]: ...
+    def __call__(self, grad: _List, x: _List, alpha: _A = ..., **options: Unpack[_Fresh]) -> NDArray[np.float64]: ...
     @overload
     def __call__(self, grad: _Array[_F], x: _Array[_F], alpha: _A = ..., **options: Unpack[_Fresh]) -> Any: ...
 

@@ -97,8 +97,7 @@ cdef inline call(str name, Family family, bint backward, x, grad, alpha, from_ou
     ):
         code = code_of(<ndarray> x)
     if (
-        code >= 0
-        and (not backward or (usual(grad, ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
+        code >= 0 and (not backward or (usual(grad, ALIGNED) and alike(<ndarray> x, <ndarray> grad)))
         and (bias is None or (from_output is False and fits(bias, <ndarray> x, code)))
     ):
         asked = 0 if num_threads is None else <int> num_threads
@@ -108,8 +107,7 @@ cdef inline call(str name, Family family, bint backward, x, grad, alpha, from_ou
         elif usual(out, ALIGNED | WRITEABLE) and alike(<ndarray> x, <ndarray> out):
             flat = flat and cnp.PyArray_CHKFLAGS(<ndarray> out, C)
             if (
-                apart(<ndarray> x, <ndarray> out, flat)
-                and (not backward or apart(<ndarray> grad, <ndarray> out, flat))
+                apart(<ndarray> x, <ndarray> out, flat) and (not backward or apart(<ndarray> grad, <ndarray> out, flat))
                 and (bias is None or disjoint(<ndarray> bias, <ndarray> out))
             ):
                 to = out
