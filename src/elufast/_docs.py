@@ -44,9 +44,7 @@ _PARAMETERS = {
     {_DTYPES}
     An object with ``__array_ufunc__`` (Dask, xarray, pandas, masked arrays ...) gives its own kind back.""",
     "x_": f"x : ndarray\n    Writeable. {_DTYPES}",
-    "x_backward": f"""x : array_like
-    {_DTYPES}
-    With ``from_output=True`` the result of the forward pass instead.""",
+    "x_backward": f"x : array_like\n    {_DTYPES}\n    With ``from_output=True`` the forward pass's result instead.",
     "alpha": """alpha : float or array_like, default 1.0
     The limit for x to minus infinity is -alpha. Any finite real number{domain}.
     An array, which broadcasts against x, is slower.""",
