@@ -117,9 +117,8 @@ def status() -> str:
     return _status
 
 
-# ------------------------------------------------------------------------------------------------ kernels in C++
-# The compiler is called here and not by torch.utils.cpp_extension, which needs ninja, or setuptools in this process,
-# and Python's headers, and waits for ever where another build was killed. The library has no Python in it.
+# Kernels in C++. The compiler is called here and not by torch.utils.cpp_extension, which needs ninja or setuptools in
+# this process, and Python's headers, and waits for ever where another build was killed. No Python is in the library.
 
 
 def _command() -> list[str]:
@@ -188,9 +187,8 @@ def _register(library: ctypes.CDLL) -> Any:
     return library.elufast_uninstall
 
 
-# --------------------------------------------------------------------------------------------- kernels in Python
-# Results are allocated, and an out= is checked and resized, by operators of PyTorch that have the same rules. What does
-# not lie in memory as the result does is copied first.
+# Kernels in Python. Results are allocated, and an out= is checked and resized, by operators of PyTorch that have the
+# same rules. What does not lie in memory as the result does is copied first.
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
