@@ -132,8 +132,7 @@ if elu_watch_forks():
 
 # Where other processes keep the CPUs busy a thread may start a time slice, milliseconds, late, and its call with it.
 # A call that took so much longer than the best of its kind sends the next ones to a single thread for a while.
-cdef double SLACK = 1e-3
-cdef double REST = 1e-2  # at first; twice as long after each that was of no use
+cdef double SLACK = 1e-3, REST = 1e-2  # at first; twice as long after each that was of no use
 cdef double paces[CODES][ELU_KERNELS]  # these two belong to who has the pool
 cdef double rest = REST
 cdef double resting_until = 0  # shared, as these three; only hints
@@ -141,8 +140,7 @@ cdef double resting_until = 0  # shared, as these three; only hints
 # Threads that have just computed are awake, for OpenMP lets them spin a while: half the work repays them.
 cdef bint spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
 cdef double SOON = 1e-4
-cdef double awake_until = 0
-cdef double last_call = 0
+cdef double awake_until = 0, last_call = 0
 cdef int streak = 0
 
 
@@ -160,8 +158,7 @@ def limit_threads(int num_threads) -> None:
 def learn_bfloat16(dtype) -> None:
     """From now on arrays of this dtype, native bfloat16, are computed."""
     typenums[BF16] = dtype.num
-    # The one of its kind, which arrays have.
-    elu_store_pointer(<void**> &dtypes[BF16], PyArray_DescrFromType(dtype.num))
+    elu_store_pointer(<void**> &dtypes[BF16], PyArray_DescrFromType(dtype.num))  # the one that arrays have
 
 
 use(_dispatch.loops, _runtime.cache_bytes())
