@@ -46,8 +46,7 @@ def _compute(typing: Any, family: Any, mode: Any, alpha: Any, x: Any, grad: Any,
     number = not isinstance(x, types.Array)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        intp = context.get_value_type(types.intp)
-        byte_pointer, intp_pointer = ir.IntType(8).as_pointer(), intp.as_pointer()
+        byte_pointer, intp_pointer = (context.get_value_type(t).as_pointer() for t in (types.int8, types.intp))
         shape, data, strides = intp_pointer(None), [], []
         for kind, value in zip((x, grad, bias, out), values[3:], strict=True):
             at, steps = byte_pointer(None), intp_pointer(None)
