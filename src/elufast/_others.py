@@ -19,8 +19,7 @@ def speaks(value: Any) -> bool:
 
 def _is(value: Any, module: str, name: str) -> bool:
     """Whether it is of this class, without an import."""
-    kind = getattr(sys.modules.get(module), name, None)
-    return kind is not None and isinstance(value, kind)
+    return isinstance(value, getattr(sys.modules.get(module), name, ()))
 
 
 def _is_arrow(value: Any) -> bool:
