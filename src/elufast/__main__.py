@@ -26,8 +26,7 @@ LIBRARIES = ("elufast", "numpy", "torch", "numexpr", "numba")
 SIZES = (1, 1_000, 100_000, 1_000_000)
 SAMPLE_SECONDS = 2e-3
 
-# What shtab is to complete after an option.
-_FISH = "(__fish_complete_path (commandline -ct))"
+_FISH = "(__fish_complete_path (commandline -ct))"  # this and the next: what shtab is to complete after an option
 _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f", "fish": _FISH}
 
 
