@@ -162,7 +162,7 @@ def _by_ufunc(name: str, ufunc: Any, second: str, x: Any, grad: Any, alpha: Any,
     NumPy's own rules would let pass with a subclass of ndarray is refused."""
     if bias is not None:
         if _others.is_half(x) or _others.is_half(bias):
-            told = f"{name}: a bias in half precision, added in float32, takes an ndarray and a number as alpha, got"
+            told = f"{name}: a bias in half precision, added in float32, takes an ndarray and a number alpha, got"
             raise TypeError(f"{told} {type(x).__name__} and {type(alpha).__name__}; pass {second}.astype(np.float32)")
         bias = float(bias) if isinstance(bias, float) else bias  # NumPy's own would widen x
         kinds = [value.dtype for value in (x, bias) if isinstance(getattr(value, "dtype", None), np.dtype)]

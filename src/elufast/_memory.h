@@ -26,7 +26,8 @@
 #include <stdatomic.h>
 /* Below, malloc keeps what is freed by itself (mallopt(3), M_MMAP_THRESHOLD). */
 #define ELU_LARGE ((size_t)32 << 20)
-#define ELU_KEEP_MOST ((size_t)256 << 20)
+#define ELU_KEEP_MOST ((size_t)258 << 20) /* a result of 256 MiB and its place */
+#define ELU_ADVISED ((size_t)4 << 20)     /* as of NumPy's own memory */
 #define ELU_HUGE_PAGE ((size_t)2 << 20)
 #define ELU_PAGE 4096 /* of which the processor compares addresses first, whatever the system's */
 #define ELU_LINE 64
@@ -56,12 +57,13 @@ static void *elu_allocate(void *ctx, size_t size) {
         if (!block || *block != size) {
             free(block);
             block = aligned_alloc(ELU_HUGE_PAGE, size);
-            if (block)
-                madvise(block, size, MADV_HUGEPAGE);
         }
     }
     if (!block)
         return NULL;
+    size_t rest = -(uintptr_t)block % ELU_PAGE;
+    if (size >= ELU_ADVISED)
+        madvise((char *)block + rest, size - rest, MADV_HUGEPAGE);
     uintptr_t place = elu_inputs[0], first = (uintptr_t)block + ELU_LINE;
     if ((place - elu_inputs[1]) % ELU_PAGE < ELU_PAGE / 2) /* the other one begins a little before */
         place = elu_inputs[1];
@@ -85,6 +87,8 @@ static int elu_limited(void) {
 /* By malloc's account of its size: after an ndarray.__setstate__ that failed NumPy's is wrong. */
 static void elu_release(void *ctx, void *data, size_t size) {
     (void)ctx;
+    if (!data) /* NumPy does so */
+        return;
     void *block = *elu_block_of(data);
     size = malloc_usable_size(block) / ELU_HUGE_PAGE * ELU_HUGE_PAGE;
     if (size >= ELU_LARGE && size <= ELU_KEEP_MOST && (uintptr_t)block % ELU_HUGE_PAGE == 0 && !elu_limited() &&
@@ -96,14 +100,14 @@ static void elu_release(void *ctx, void *data, size_t size) {
 }
 
 static void *elu_resize(void *ctx, void *data, size_t size) {
+    (void)ctx;
     char *block = *elu_block_of(data);
-    size_t had = (size_t)(block + malloc_usable_size(block) - (char *)data);
-    void *moved = elu_allocate(ctx, size);
-    if (moved) {
-        memcpy(moved, data, had < size ? had : size);
-        elu_release(ctx, data, had);
-    }
-    return moved;
+    size_t before = (size_t)((char *)data - block);
+    if (!(block = realloc(block, before + size)))
+        return NULL;
+    data = block + before;
+    *elu_block_of(data) = block;
+    return data;
 }
 
 static PyDataMem_Handler elu_handler = {
