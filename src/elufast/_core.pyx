@@ -137,7 +137,7 @@ cdef double paces[CODES][ELU_KERNELS]  # these two belong to who has the pool
 cdef double rest = REST
 cdef double resting_until = 0  # shared, as these three; only hints
 
-# Threads that have just computed are awake, for OpenMP lets them spin a while: half the work repays them.
+# Threads that have just computed are awake, for OpenMP lets them spin a while: less work repays them.
 cdef bint spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
 cdef double SOON = 1e-4
 cdef double awake_until = 0, last_call = 0
@@ -215,7 +215,7 @@ cdef int team(const Plan* p, ptrdiff_t n, int asked):
     if bytes < share or asked == 1 or omp_in_parallel():
         return 1
     now = omp_get_wtime()
-    repaid = bytes // (share // 2 if awake(now) else share)
+    repaid = bytes // (share * (2 if p.code == F64 else 3) // 4 if awake(now) else share)
     most = <int> min(<ptrdiff_t> limit(asked), repaid)
     if most > 1 and (now < elu_load_double(&resting_until) or forked()):
         return 1
