@@ -1,6 +1,7 @@
 """Instructions per element of every kernel, counted by valgrind's callgrind: the same count on every run, however busy
 the machine.
 
+--calls prints what a call takes beside its elements, Python's way into it included.
 --check compares with asv_bench/instructions.json and fails where a count rose by more than 2 %; --record writes that
 file. Counts belong to one compiler: those recorded with another are not compared. Levels base and v3: valgrind does not
 know AVX-512.
@@ -45,6 +46,7 @@ CALLS = {
     "forward_unit, bias": "elu(rows, bias=bias, out=out_rows)",
     "backward_selu, bias": "selu_backward(grad_rows, rows, bias=bias, out=out_rows)",
 }
+NOTHING = {"nothing": "None"}  # what Python takes for it
 # In half precision: conversions, and the blocks that hold a result near the middle of two halves a second time.
 HALVES = [kernel for kernel in CALLS if "far" not in kernel]
 HALF_DTYPES = ["float16", *(["bfloat16"] if find_spec("ml_dtypes") else [])]
@@ -74,7 +76,7 @@ for case in sys.argv[1:]:
     kernel, dtype = case.rsplit(" ", 1)
     if dtype == "bfloat16":
         import ml_dtypes
-    call = compile({CALLS}[kernel], case, "eval")
+    call = compile({CALLS | NOTHING}[kernel], case, "eval")
     once, twice = arrays({SIZE}, dtype), arrays({2 * SIZE}, dtype)
     for _ in range(20):
         eval(call, once)
@@ -87,8 +89,8 @@ for case in sys.argv[1:]:
 IMPORT = "import elufast"
 
 
-def count(level: str, cases: list[tuple[str, str]]) -> dict[str, float]:
-    """Instructions per element by "kernel dtype"; under IMPORT, millions of them for that beyond NumPy's."""
+def totals_of(level: str, cases: list[tuple[str, str]]) -> list[int]:
+    """Instructions of NumPy's import, of elufast's, then of each case: before its calls, of the one, of the other."""
     names = [" ".join(case) for case in cases]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
@@ -99,13 +101,28 @@ def count(level: str, cases: list[tuple[str, str]]) -> dict[str, float]:
         )
         profiles = sorted(Path(folder).glob("profile.*"), key=lambda path: int(path.suffix[1:]))
         totals = [int(re.findall(r"^summary: (\d+)", profile.read_text(), re.M)[-1]) for profile in profiles]
-    # NumPy, elufast, then what is before the calls, the one and the other
     assert len(totals) == 2 + 3 * len(cases), f"{len(totals)} profiles: valgrind did not see getppid()"
+    return totals
+
+
+def count(level: str, cases: list[tuple[str, str]]) -> dict[str, float]:
+    """Instructions per element by "kernel dtype"; under IMPORT, millions of them for that beyond NumPy's."""
+    totals = totals_of(level, cases)
     counts = {
-        name: round((twice - once) / SIZE, 3)
-        for name, once, twice in zip(names, totals[3::3], totals[4::3], strict=True)
+        " ".join(case): round((twice - once) / SIZE, 3)
+        for case, once, twice in zip(cases, totals[3::3], totals[4::3], strict=True)
     }
     return counts | {IMPORT: round(totals[1] / 1e6, 2)}
+
+
+def around() -> None:
+    """What a call takes beside its elements and what Python takes for an expression."""
+    level, cases = levels()[0], [("nothing", "float32"), *CASES[: 2 * len(CALLS)]]
+    totals = totals_of(level, cases)
+    fixed = [2 * once - twice for once, twice in zip(totals[3::3], totals[4::3], strict=True)]
+    print(f"instructions of a call beside those of its elements, level {level}")
+    for case, rest in zip(cases[1:], fixed[1:], strict=True):
+        print(f"{' '.join(case):<28}{rest - fixed[0]:>8}")
 
 
 def levels() -> list[str]:
@@ -121,7 +138,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write the counts down")
     parser.add_argument("--check", action="store_true", help="fail where one rose by more than 2 %%")
+    parser.add_argument("--calls", action="store_true", help="print what a call takes beside its elements")
     options = parser.parse_args()
+    if options.calls and levels():
+        around()
+        return 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         now = dict(zip(levels(), pool.map(lambda level: count(level, CASES), levels()), strict=True))
     for row in now.values():
