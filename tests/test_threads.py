@@ -69,13 +69,16 @@ def test_calls_that_follow_each_other_take_threads_sooner(policy: str, wakes: bo
     """Not those with other work between them, nor where OpenMP's threads sleep at once."""
     code = """
 import time
-out = np.empty(10_000)
+out, x4 = np.empty(10_000), x[:40_000].astype(np.float32)
+out4 = np.empty_like(x4)
 for _ in range(30):
-    elufast.elu(x[:10_000], out=out, num_threads=2)
+    for _ in range(4):
+        elufast.elu(x[:10_000], out=out, num_threads=2)
     time.sleep(1e-3)
 print(used())
 for _ in range(3000):
     elufast.elu(x[:7_000], out=out[:7_000], num_threads=2)
+    elufast.elu(x4, out=out4, num_threads=2)
 print(used())
 for _ in range(3000):
     elufast.elu(x[:10_000], out=out, num_threads=2)

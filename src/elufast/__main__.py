@@ -125,7 +125,10 @@ def _info(args: argparse.Namespace) -> None:
       elufast info
       elufast info --json
     """
-    print(json.dumps(elufast.runtime_info(), indent=2)) if args.json else elufast.show_runtime()
+    if args.json:
+        print(json.dumps(elufast.runtime_info(), indent=2))
+    else:
+        elufast.show_runtime()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _FAMILIES = ("elu", "selu", "celu")  # elu_family_t
 _SUPPORTED: tuple[type[np.floating[Any]], ...] = (np.float16, np.float32, np.float64)
 _NAMES = "float16, bfloat16, float32 or float64"
-MAX_THREADS = _runtime.MAX_THREADS
 
 
 def _only_dlpack(value: Any) -> bool:
@@ -127,7 +126,7 @@ def _num_threads(name: str, value: Any) -> int:
         raise TypeError(f"{name}: num_threads must be an int of at least 1 or None, {given}") from None
     if count < 1:
         raise ValueError(f"{name}: num_threads must be at least 1, got {count}; None is as many as the work repays")
-    return min(count, MAX_THREADS)
+    return min(count, _runtime.MAX_THREADS)
 
 
 def _overlaps_itself(array: Array) -> bool:

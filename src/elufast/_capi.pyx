@@ -70,13 +70,11 @@ cdef void tensors(
     """PyTorch's elu and elu_backward, by the scalars that it has. Without a gradient grad is x, or NULL."""
     cdef Plan p
     cdef uint64_t fp_mode
-    cdef int op
     if mode == DO_FROM_OUTPUT and alpha == 0:  # y has no y / alpha; x > 0 is all that counts
         mode = DO_BACKWARD
     fp_mode = elu_enter()
-    op = elu_prepare_scalars(alpha, scale, input_scale, <Mode> mode, code != F64, &p.s)
+    choose(&p, elu_prepare_scalars(alpha, scale, input_scale, <Mode> mode, code != F64, &p.s), code)
     elu_leave(fp_mode)
-    choose(&p, op, code)
     run_plan(&p, axes, shape, data, strides, unit)
 
 

@@ -135,7 +135,7 @@ if elu_watch_forks():
 cdef double SLACK = 1e-3, REST = 1e-2  # at first; twice as long after each that was of no use
 cdef double paces[CODES][ELU_KERNELS]  # these two belong to who has the pool
 cdef double rest = REST
-cdef double resting_until = 0  # shared, as these three; only hints
+cdef double resting_until = 0  # shared, as the three below; only hints
 
 # Threads that have just computed are awake, for OpenMP lets them spin a while: less work repays them.
 cdef bint spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
@@ -219,7 +219,7 @@ cdef int team(const Plan* p, ptrdiff_t n, int asked):
     most = <int> min(<ptrdiff_t> limit(asked), repaid)
     if most > 1 and (now < elu_load_double(&resting_until) or forked()):
         return 1
-    return max(most, 1)
+    return most
 
 
 cdef bint take_threads(int threads):

@@ -8,11 +8,11 @@ from numpy cimport NPY_ARRAY_ALIGNED as ALIGNED, NPY_ARRAY_C_CONTIGUOUS as C, NP
 from elufast._core cimport CODES, F32, F64, Plan, at_once, compute, dtype_of, elements, new, plan
 from elufast._elu cimport *
 
-from elufast import _api, _docs
+from elufast import _api, _docs, _runtime
 
 cnp.import_array()
 
-cdef int most = _api.MAX_THREADS
+cdef int most = _runtime.MAX_THREADS
 cdef object unusual = _api.call
 
 
